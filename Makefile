@@ -25,9 +25,10 @@ PYTEST  = $(BIN)/pytest --maxprocesses 8 --dist worksteal
 # pytest rewrites each `assert` of a test, and keeps the result beside the bytecode: without that, a run takes some
 # seconds more in each process.
 unexport PYTHONDONTWRITEBYTECODE
-# The distribution's own Python where there is one: built with profile-guided optimisation, it probes for three quarters of
-# the CPU that a version manager's plain build takes. `make run PYTHON=…` for another.
-PYTHONS := /usr/bin/python3 python3 python3.11 python3.12 python3.13 python3.14
+# Python 3.13 takes the least CPU for a probe, 6 % less than 3.11 and 3.14 (docs/performance.md). The distribution's own build
+# counts for more: made with profile-guided optimisation, it takes three quarters of the CPU of a version manager's plain
+# build. `make run PYTHON=…` for another.
+PYTHONS := /usr/bin/python3.13 /usr/bin/python3 python3 python3.13 python3.11 python3.12 python3.14
 comma  := ,
 usable = $(firstword $(foreach p,$(PYTHONS),$(shell \
 	$(p) -c 'import sys$(1); sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $(p))))

@@ -23,7 +23,7 @@ from probe_exporter.protocols.http.http2 import OPENING, Http2ResponseReader, re
 from tests.peers.cases import Case
 from tests.peers.http2_cases import GROUPS
 from tests.targets import http2 as server
-from tests.targets.answers import Answer, End, Made, Part, Repeat
+from tests.targets.answers import Answer, End, Part, PortDependent, Repeat
 
 FIELDS = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"example.test"), (b":path", b"/")]
 SMALL = b"".join((
@@ -168,13 +168,13 @@ def _frames(data: bytes) -> Iterator[bytes]:
 
 def _is_plain(case: Case, page: Answer) -> bool:
     h2_only = case.tls is not None and not isinstance(case.tls, Answer) and case.tls.alpn[:1] == ("h2",)
-    plain = all(isinstance(part, bytes | Made | Repeat) for part in page.parts)
+    plain = all(isinstance(part, bytes | PortDependent | Repeat) for part in page.parts)
     return h2_only and plain and page.parts[:1] == (server.SETTINGS_ACK,) and case.settings.get("method") is None
 
 
 def _bytes(part: Part) -> bytes:
     """Return what a part of an answer sends."""
-    if isinstance(part, Made):
+    if isinstance(part, PortDependent):
         return part.make(lambda text: text)
     if isinstance(part, Repeat):
         return part.data * part.times

@@ -18,7 +18,6 @@ import http.client
 import itertools
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -54,14 +53,15 @@ def main() -> int:
     """Count, print a table, and compare or write the budget. Return 1 if a budget is exceeded, else 0."""
     options = _arguments()
     chosen = [probe for probe in PROBES if not options.probes or probe.name in options.probes]
-    counts = count(chosen)
+    counts = count(chosen, options.python)
     budget = json.loads(BUDGET.read_text())
+    counted = python(options.python)
     print(table(counts, budget["probes"]))
     if options.write:
-        budget = {"python": python(), "probes": budget["probes"] | {name: own for name, (own, _) in counts.items()}}
+        budget = {"python": counted, "probes": budget["probes"] | {name: own for name, (own, _) in counts.items()}}
         BUDGET.write_text(json.dumps(budget, indent=2) + "\n")
-    if budget["python"] != python():
-        print(f"The budget is for {budget['python']}, and this is {python()}: nothing to compare.")
+    if budget["python"] != counted:
+        print(f"The budget is for {budget['python']}, and this is {counted}: nothing to compare.")
         return 0
     over = exceeded(counts, budget["probes"])
     for name in over:
@@ -74,15 +74,33 @@ def _arguments() -> argparse.Namespace:
     names = [probe.name for probe in PROBES]
     parser.add_argument("probes", nargs="*", metavar="PROBE", help=f"probes to count: {', '.join(names)} (all)")
     parser.add_argument("--write", action="store_true", help="make these counts the budget")
+    parser.add_argument(
+        "--python", type=interpreter, default=sys.executable,
+        help="interpreter that runs the exporter, with its libraries installed (default: the one that runs this)",
+    )  # fmt: skip
     options = parser.parse_args()
     if unknown := set(options.probes) - set(names):
         parser.error(f"unknown probe {', '.join(sorted(unknown))}; choose from {', '.join(names)}")
     return options
 
 
-def python() -> str:
-    """Return the version of Python that the budget depends on, such as ``CPython 3.11``."""
-    return f"{platform.python_implementation()} {'.'.join(platform.python_version_tuple()[:2])}"
+def interpreter(name: str) -> str:
+    """Return the absolute path of an interpreter, whose directory tells it its environment: links stay links.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such program.
+    """
+    found = shutil.which(name)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"there is no program {name}")
+    return str(Path(found).absolute())
+
+
+def python(path: str) -> str:
+    """Return the version of an interpreter, which the budget depends on, such as ``CPython 3.11``."""
+    code = "import platform as p; print(p.python_implementation(), *p.python_version_tuple()[:2])"
+    answer = subprocess.run([path, "-c", code], capture_output=True, text=True, check=True).stdout
+    return "{} {}.{}".format(*answer.split())
 
 
 def exceeded(counts: Mapping[str, Count], budget: Mapping[str, int]) -> list[str]:
@@ -102,15 +120,15 @@ def table(counts: Mapping[str, Count], budget: Mapping[str, int]) -> str:
 # --- counting ------------------------------------------------------------------------------------------------
 
 
-def count(probes: Sequence[Probe]) -> dict[str, Count]:
-    """Return the instructions of a probe, by its name."""
+def count(probes: Sequence[Probe], program: str) -> dict[str, Count]:
+    """Return the instructions of a probe, by its name, if this interpreter runs the exporter."""
     counts: dict[str, Count] = {}
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         Pki(directory)
         modules = {probe.name: dict(probe.module) for probe in probes}
         (directory / "blackbox.yml").write_text(yaml.safe_dump({"modules": modules}))
-        with serving(directory) as ports, simulated(directory) as exporter:
+        with serving(directory) as ports, simulated(directory, program) as exporter:
             for probe in probes:
                 print(f"{probe.name} ...", file=sys.stderr)
                 path = probe_path(module=probe.name, target=probe.target.format(**ports))
@@ -119,15 +137,15 @@ def count(probes: Sequence[Probe]) -> dict[str, Count]:
 
 
 @contextlib.contextmanager
-def simulated(directory: Path) -> Iterator[Simulated]:
-    """Run our exporter in callgrind, with the directory's blackbox.yml."""
+def simulated(directory: Path, program: str = sys.executable) -> Iterator[Simulated]:
+    """Run our exporter in callgrind, with this interpreter and the directory's blackbox.yml."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         raise SystemExit("valgrind is not installed: apt install valgrind")
     port = free_port()
     command = [
         valgrind, "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={directory}/counts",
-        sys.executable, "-m", "probe_exporter",
+        program, "-m", "probe_exporter",
         "--config.file=blackbox.yml", f"--web.listen-address=127.0.0.1:{port}",
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}

@@ -28,7 +28,7 @@ _SUCCESS = b"\nprobe_success 1"
 
 
 @dataclass(slots=True)
-class Paced:
+class PaceResult:
     """The result: answered probes, those that did not succeed, and seconds from due to answered."""
 
     sent: int = 0
@@ -90,7 +90,7 @@ class _Pacer:
     """Sends requests when they are due, on whichever connection is free."""
 
     def __init__(self, port: int, requests: Sequence[bytes], read: Read | None) -> None:
-        self.result = Paced()
+        self.result = PaceResult()
         self._read = read
         self._port = port
         self._requests = requests
@@ -102,7 +102,7 @@ class _Pacer:
         self._last = 0  # the number of requests, once all are sent
         self._done = False
 
-    async def run(self, rate: float, seconds: float) -> Paced:
+    async def run(self, rate: float, seconds: float) -> PaceResult:
         """Send `rate` requests a second."""
         begun = self._loop.time()
         while (passed := self._loop.time() - begun) < seconds:
@@ -157,7 +157,7 @@ async def pace(
     rate: float,
     seconds: float,
     read: Read | None = None,
-) -> Paced:
+) -> PaceResult:
     """Send `rate` probes a second to an exporter, and wait for the last answers.
 
     Args:

@@ -55,6 +55,15 @@ PROBES = (
         "https://127.0.0.1:{http2}/",
         budget=0.85,
     ),
+    Probe(
+        "http3",
+        {
+            "prober": "http",
+            "http": {"enable_http3": True, "enable_http2": False, "tls_config": {"ca_file": "root.pem"}},
+        },
+        "https://127.0.0.1:{http3}/",
+        budget=1.0,
+    ),
     Probe("tcp", {"prober": "tcp"}, "127.0.0.1:{http}", budget=0.40),
     Probe(
         "tls",

@@ -26,7 +26,7 @@ import yaml
 
 from benchmarks.__main__ import interpreter
 from benchmarks.measure import AS_PROMETHEUS, cpu_seconds
-from benchmarks.pace import Paced, pace
+from benchmarks.pace import PaceResult, pace
 from benchmarks.probes import PROBES, Probe
 from benchmarks.targets import serving
 from probe_exporter.version import VERSION
@@ -130,7 +130,7 @@ class Sizing:
             keeps_up,
         )
 
-    def _load(self, paths: Sequence[str], rate: float, seconds: float) -> tuple[Paced, float, float]:
+    def _load(self, paths: Sequence[str], rate: float, seconds: float) -> tuple[PaceResult, float, float]:
         """Load the exporter; return what was answered, CPU seconds used, and how long it lasted."""
         process = self._exporter.process.pid
         before = cpu_seconds(process)
@@ -211,12 +211,12 @@ INTRODUCTION = """\
 # Sizing
 
 `make sizing` measures how much one core probes, and writes this page. The figures are those of {cpu},
-{python}, probe-exporter {version}, {date}. Run it on your own machine before you order one.
+{python}, probe-exporter {version}, {date}. Run it on your own machine before you choose its size.
 
 ## How many targets a core probes
 
 Plan with {planned:.0%} of a core. Bursts, slow targets and certificates with large keys need the rest. With scrapes
-every 15, 30 or 60 s, one core probes so many targets:
+every 15, 30 or 60 s, one core probes this many targets:
 
 """
 

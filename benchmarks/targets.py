@@ -1,4 +1,4 @@
-"""Run the targets on loopback ports: nginx with a page and a gRPC health check, a DNS and a WebSocket server."""
+"""Run the targets on loopback ports: nginx (a page, a gRPC health check), and servers of DNS, WebSocket and HTTP/3."""
 
 from __future__ import annotations
 
@@ -50,8 +50,13 @@ http {{
 @contextlib.contextmanager
 def serving(directory: Path) -> Iterator[Mapping[str, int]]:
     """Run all targets with the certificate of the directory; yield the ports by placeholder name."""
-    with _nginx(directory) as ports, _server("dns_server") as dns, _server("echo_server") as websocket:
-        yield {**ports, "dns": dns, "websocket": websocket}
+    with (
+        _nginx(directory) as ports,
+        _server("dns_server") as dns,
+        _server("echo_server") as websocket,
+        _server("http3_server", str(directory)) as http3,
+    ):
+        yield {**ports, "dns": dns, "websocket": websocket, "http3": http3}
 
 
 @contextlib.contextmanager
@@ -69,10 +74,10 @@ def timed() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _server(name: str) -> Iterator[int]:
+def _server(name: str, *arguments: str) -> Iterator[int]:
     """Run a server of this folder; yield its port."""
     port = free_port()
-    command = [sys.executable, "-m", f"benchmarks.{name}", str(port)]
+    command = [sys.executable, "-m", f"benchmarks.{name}", str(port), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None

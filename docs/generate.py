@@ -13,7 +13,7 @@ from typing import Any
 
 from docs import reference_pages
 from probe_exporter import runner
-from probe_exporter.network import opening
+from probe_exporter.network import address_choice
 from probe_exporter.plugins.inventory import declared
 from probe_exporter.plugins.loader import load_probers
 from probe_exporter.prober.declaration import Prober
@@ -24,7 +24,8 @@ from probe_exporter.report import advice
 from probe_exporter.report.advice import Explanation
 from probe_exporter.runs import several
 from probe_exporter.telemetry.counters import Telemetry
-from probe_exporter.tls import details, handshake
+from probe_exporter.tls import certificate_details
+from probe_exporter.tls import metrics as tls_metrics
 from tests.peers.config_cases import KINDER, STRICTER
 from tests.peers.differences import DIFFERENCES, SECTIONS
 
@@ -84,7 +85,7 @@ document show the same, with the host and port of the target in the commands. If
 """
 
 
-EXAMINED = (details.METRICS, revocation.METRICS, status.METRICS, renewal.METRICS)
+EXAMINED = (certificate_details.METRICS, revocation.METRICS, status.METRICS, renewal.METRICS)
 """Metrics that the runner sets after a probe, if the module asks for them."""
 
 
@@ -107,8 +108,8 @@ def metrics() -> str:
         "Of modules with [`attempts`](how-to/several-addresses.md#repeat-a-failed-run):\n",
         table(several.OF_ATTEMPTS),
     ]
-    parts += ["## Probes over the network\n", "The target's address:\n", table(declared(opening))]
-    parts += ["TLS handshakes, also if the certificate does not verify:\n", table(declared(handshake))]
+    parts += ["## Probes over the network\n", "The target's address:\n", table(declared(address_choice))]
+    parts += ["TLS handshakes, also if the certificate does not verify:\n", table(declared(tls_metrics))]
     parts += [
         "The same, with the keys of [a closer look at certificates](how-to/certificates.md):\n",
         table(metric for metrics in EXAMINED for metric in metrics),

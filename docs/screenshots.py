@@ -62,7 +62,7 @@ def main(directory: Path) -> None:
         targets = running.enter_context(servers(certificate))
         url = running.enter_context(exporter(scratch, certificate))
         for number in range(ROUNDS):
-            Broken.now = number >= FAILS_FROM
+            Outage.now = number >= FAILS_FROM
             for target in targets:
                 fetch(f"{url}probe?{urlencode(target._asdict())}")
         image = directory / "overview.png"
@@ -72,7 +72,7 @@ def main(directory: Path) -> None:
     print(directory / "overview.png")  # noqa: T201  # a script
 
 
-class Broken:
+class Outage:
     """Whether the server that breaks is broken now."""
 
     now = False
@@ -84,7 +84,7 @@ def servers(certificate: Certificate) -> Iterator[list[Target]]:
 
     def answer(peer: Peer) -> None:
         peer.line()
-        peer.send(BROKEN if Broken.now else OK)
+        peer.send(BROKEN if Outage.now else OK)
 
     def works(peer: Peer) -> None:
         peer.line()

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from probe_exporter.addresses.endpoints import host_and_port, split_host_port
+    from probe_exporter.network.address_choice import resolve
     from probe_exporter.network.connection import Connection
     from probe_exporter.network.datagrams import Datagrams
-    from probe_exporter.network.opening import connect, connect_udp, dial_udp, dial_unix, resolve, start_tls
+    from probe_exporter.network.opening import connect, connect_udp, dial_udp, dial_unix, start_tls
     from probe_exporter.network.settings import AddressSettings, ConnectSettings, SourceSettings
     from probe_exporter.prober.declaration import Prober
     from probe_exporter.prober.failure import OwnReason, ProbeFailed, Reason
@@ -84,7 +85,7 @@ _FILES = {
     "dial_unix": "network.opening",
     "needs": "settings.rules",
     "required": "settings.rules",
-    "resolve": "network.opening",
+    "resolve": "network.address_choice",
     "split_host_port": "addresses.endpoints",
     "start_tls": "network.opening",
     "with_server_name": "tls.settings",

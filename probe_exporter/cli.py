@@ -1,4 +1,4 @@
-"""The command line: read the flags, then hand over to the exporter or to a subcommand.
+"""The command line: read the flags, then start the exporter or a subcommand.
 
 Nothing heavy is imported before the flags are read, so that ``--help``, ``--version`` and usage errors are quick.
 """

@@ -9,7 +9,7 @@ import itertools
 import logging
 import math
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -25,11 +25,11 @@ from probe_exporter.telemetry import log_output, logs
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.telemetry.delays import Delays
 from probe_exporter.web.config_file import LiveWebConfig
-from probe_exporter.web.listening import Listener, ListenError, inherit, open_all, open_for_workers, place
+from probe_exporter.web.listening import Listener, ListenError, Place, inherit, open_all, open_for_workers, place
 from probe_exporter.web.probing import DEFAULT_MODULE
 from probe_exporter.web.routes import Web
 from probe_exporter.web.serving import raise_file_limit, serve
-from probe_exporter.workers.worker import Crew
+from probe_exporter.workers.worker import SupervisorClient
 
 log = logging.getLogger(__name__)
 
@@ -63,21 +63,14 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
         HistoryError: the file of the history can't be used.
     """
     probe_log = ProbeLog(_level_of_probes(given.log_prober), given.log_format)
-    if given.web_systemd_socket and not given.web_external_url:
-        raise ListenError("--web.systemd-socket needs --web.external-url, as a passed socket has no URL")
     addresses = [] if given.web_systemd_socket else given.web_listen_address or [flags.DEFAULT_ADDRESS]
-    where, external_url = place(given.web_external_url, given.web_route_prefix, addresses)
-    log.debug("Reached at", extra={"fields": {"external_url": external_url, "prefix": where.prefix}})
+    where = _place(given, addresses)
     if not configuration.current.guarded:
         log.info("Anything may be probed that this machine can reach: no `targets` in the configuration say otherwise")
     number = _workers(given)
     max_probes = raise_file_limit(math.ceil(given.probe_max_concurrent / number))
-    history = open_history(given, telemetry, probe_log)
-    crew = Crew(telemetry, number) if number > 1 else None
-    if crew is not None and not given.history_path:
-        from probe_exporter.workers.shared_history import SharedHistory  # noqa: PLC0415  # for several workers alone
-
-        history = SharedHistory(history, crew)
+    supervisor = SupervisorClient(telemetry, number) if number > 1 else None
+    history = open_history(given, telemetry, probe_log, supervisor)
     web = Web(
         configuration,
         telemetry,
@@ -86,7 +79,7 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
         timeout_offset=given.timeout_offset,
         max_probes=max_probes,
         place=where,
-        workers=crew,
+        workers=supervisor,
         live=live,
         delays=Delays() if given.probe_event_loop_delay else None,
     )
@@ -94,25 +87,42 @@ def _run(given: Flags, configuration: Configuration, telemetry: Telemetry, live:
         serve,
         web,
         live=live,
-        crew=crew,
+        supervisor=supervisor,
         drain_timeout=given.web_drain_timeout,
         max_connection_age=given.web_max_connection_age,
         reload_interval=_reload_interval(given),
     )
-    if crew is not None:
+    if supervisor is not None:
         _load_common_prober(configuration)
     gc.freeze()  # the collector need not look at what was loaded: nearly all of it stays
     gc.enable()
-    if crew is not None:
-        return supervise(given, configuration, history, crew, serving)
+    if supervisor is not None:
+        return supervise(given, configuration, history, supervisor, serving)
     listeners = inherit if given.web_systemd_socket else partial(open_all, addresses)
     with log_output.queued(), closing(history):
         uvloop.run(serving(listeners))
     return 0
 
 
+def _place(given: Flags, addresses: Sequence[str]) -> Place:
+    """Return the paths and the URL under which clients reach the server.
+
+    Raises:
+        ListenError: an address or the external URL can't be used.
+    """
+    if given.web_systemd_socket and not given.web_external_url:
+        raise ListenError("--web.systemd-socket needs --web.external-url, as a passed socket has no URL")
+    where, external_url = place(given.web_external_url, given.web_route_prefix, addresses)
+    log.debug("Reached at", extra={"fields": {"external_url": external_url, "prefix": where.prefix}})
+    return where
+
+
 def supervise(
-    given: Flags, configuration: Configuration, history: History, crew: Crew, serving: Callable[..., Serving]
+    given: Flags,
+    configuration: Configuration,
+    history: History,
+    supervisor: SupervisorClient,
+    serving: Callable[..., Serving],
 ) -> int:
     """Serve with several processes on the same addresses; return the exit code.
 
@@ -121,7 +131,7 @@ def supervise(
     """
     from probe_exporter.workers.supervisor import Supervisor  # noqa: PLC0415  # for several workers alone
 
-    number = crew.number
+    number = supervisor.number
     if not given.history_path:
         log.info("The results of a worker that exits are lost: --history.path keeps them")
     if given.web_systemd_socket:
@@ -134,7 +144,7 @@ def supervise(
         for listener in itertools.chain(*shares):
             if listener.socket not in own:
                 listener.socket.close()
-        crew.join(channel, one)
+        supervisor.join(channel, one)
         with log_output.queued(), closing(history):
             uvloop.run(serving(lambda: [Listener(listener.socket) for listener in shares[one]]))
         return 0
@@ -176,15 +186,22 @@ def _reload_interval(given: Flags) -> int:
     return given.config_auto_reload_interval if given.config_enable_auto_reload else 0
 
 
-def open_history(given: Flags, telemetry: Telemetry, probe_log: ProbeLog) -> History:
-    """Open the history of finished probes.
+def open_history(
+    given: Flags, telemetry: Telemetry, probe_log: ProbeLog, supervisor: SupervisorClient | None
+) -> History:
+    """Open the history of finished probes. Several workers share it, in the file or through the supervisor.
 
     Raises:
         HistoryError: the file can't be used.
     """
     lost = telemetry.history_lost
     if not given.history_path:
-        return MemoryHistory(given.history_limit, given.history_max_bytes, probe_log, lost)
+        own = MemoryHistory(given.history_limit, given.history_max_bytes, probe_log, lost)
+        if supervisor is None:
+            return own
+        from probe_exporter.workers.shared_history import SharedHistory  # noqa: PLC0415  # for several workers alone
+
+        return SharedHistory(own, supervisor)
     from probe_exporter.history.file import FileHistory  # noqa: PLC0415  # SQLite, for those who want a file
 
     history = FileHistory(Path(given.history_path), given.history_limit, given.history_max_bytes, probe_log, lost)

@@ -120,6 +120,7 @@ def parser_of_flags() -> argparse.ArgumentParser:
     _add_history_flags(flag)
     _add_log_flags(flag)
     _add_web_flags(flag)
+    _add_worker_flags(flag)
     return parser
 
 
@@ -280,6 +281,9 @@ def _add_web_flags(flag: Callable[..., None]) -> None:
         "Listen on sockets of systemd's socket activation; needs --web.external-url.",
         action=_Switch,
     )
+
+
+def _add_worker_flags(flag: Callable[..., None]) -> None:
     flag(
         "--workers",
         "Number of processes that serve, each on one core; auto for as many cores as this process may use (default 1).",

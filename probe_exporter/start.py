@@ -41,7 +41,7 @@ def run_command(given: Flags) -> int:
 
 
 def print_schema(given: Flags) -> int:
-    """``config schema``: the JSON Schema of a configuration, the user's own probers included."""
+    """Print the JSON Schema of a configuration, the user's own probers included (``config schema``)."""
     try:
         from probe_exporter.config.schema import json_schema  # noqa: PLC0415  # only for this command
 

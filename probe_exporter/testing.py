@@ -107,11 +107,11 @@ def run_prober(
     Raises:
         ValueError: the settings have errors; with the message for a configuration file.
     """
-    from probe_exporter.config import single  # noqa: PLC0415  # see the top of this file
+    from probe_exporter.config import one_module  # noqa: PLC0415  # see the top of this file
 
     try:
-        module = single.with_settings(prober, json.dumps(settings or {}).encode(), "settings")
-    except single.NotRun as refused:
+        module = one_module.with_settings(prober, json.dumps(settings or {}).encode(), "settings")
+    except one_module.NoModule as refused:
         raise ValueError(str(refused)) from None
     return _outcome(module, target, timeout)
 
@@ -136,11 +136,11 @@ def run_module(
         ValueError: there is no such module, or it does not accept the parameters.
         ConfigError: the file has errors.
     """
-    from probe_exporter.config import single  # noqa: PLC0415  # see the top of this file
+    from probe_exporter.config import one_module  # noqa: PLC0415  # see the top of this file
 
     try:
-        module = single.of_yaml(prober, file, name)
-    except single.NotRun as refused:
+        module = one_module.of_yaml(prober, file, name)
+    except one_module.NoModule as refused:
         raise ValueError(str(refused)) from None
     return _outcome(module.given(parameters or {}), target, timeout)
 

@@ -6,7 +6,7 @@ Which part of the test kit to use:
 Code with timers and without sockets            `SimulatedLoop`: the clock jumps to the next timer, and times are exact.
 Our server, with clients in the same test       `StandingLoop`: the clock moves only by `advance(seconds)`.
 A probe, with its server on the same loop       the fixture `clock`: time passes as usual, but idle time is skipped.
-A probe, with its server in another process     `tests.deadlines`: the probe's deadline strikes at an event.
+A probe, with its server in another process     `tests.deadlines`: the probe's deadline expires at an event.
 Something that happens without a timer          `tests.waiting`: wait for it, on the loop or in a thread.
 A limit on work, or on the work of one turn     `tests.cost`: CPU time, measured in a unit of the same machine.
 ==============================================  =====================================================================

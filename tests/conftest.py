@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,8 @@ from hypothesis import HealthCheck, settings
 from probe_exporter.config import loading
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.settings.block import Settings
+from probe_exporter.values import pool
+from tests import forkserver
 from tests.clocks import Clock, clock
 from tests.cost import ignore_earlier_objects
 from tests.targets import Pki
@@ -105,6 +108,22 @@ def _words(value: object) -> str:
     return str(getattr(value, "__name__", type(value).__name__))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without the garbage collector, which would find nothing, at a fifth of the time of collecting."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest tests first: at the end, the other processes would have nothing left and wait for one."""
+    items.sort(key=lambda item: item.get_closest_marker("longest") is None)
+
+
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from the tests themselves: hundreds of them call it, at a quarter of a second each."""
     ignore_earlier_objects()
@@ -136,6 +155,15 @@ def _models_are_built_once() -> None:
         return built[key]
 
     loading.file_model = file_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _processes_end_with_the_session() -> Iterator[None]:
+    """End the fork server and idle helper processes: Python warns of their sockets if they are open when it exits."""
+    yield
+    forkserver.stop()
+    while pool._idle:
+        pool._idle.pop().kill()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 `tests.clocks` says what to use when.
 
 Such a server may need long for the phases before the one that is to time out. `run_until` gives the probe
-`LONG_SECONDS`, and its deadline strikes as soon as the test has seen what it waits for. `timed_out` is for a probe in
+`LONG_SECONDS`, and its deadline expires as soon as the test has seen what it waits for. `timed_out` is for a probe in
 another process: it repeats the probe with a longer timeout until that was long enough for the earlier phases.
 """
 
@@ -26,7 +26,7 @@ from tests.waiting import until
 T = TypeVar("T")
 
 LONG_SECONDS = 60.0
-"""A timeout so long that it never strikes by itself."""
+"""A timeout so long that it never expires by itself."""
 
 MAX_TURNS = 1000
 """Turns of the event loop within which a probe must end after its deadline."""
@@ -34,7 +34,7 @@ MAX_TURNS = 1000
 _SETTLING_TURNS = 20
 
 Reached = Callable[[Probe], object]
-"""Tells whether the deadline of a probe is to strike now."""
+"""Tells whether the deadline of a probe is to expire now."""
 
 
 def watch(module: Module) -> tuple[Module, list[Probe]]:
@@ -49,7 +49,7 @@ def watch(module: Module) -> tuple[Module, list[Probe]]:
 
 
 async def run_until(reached: Reached, module: Module, target: str, *, grace: float = 0.0) -> Result:
-    """Probe `target`; once `reached` is true of the probe, its deadline strikes.
+    """Probe `target`; once `reached` is true of the probe, its deadline expires.
 
     Before that, the event loop gets some more turns, in each of which the probe reads what has arrived.
 
@@ -77,7 +77,7 @@ async def run_until(reached: Reached, module: Module, target: str, *, grace: flo
     for probe in probes:
         probe.deadline = asyncio.get_running_loop().time()
     for one in deadlines:
-        one.strike()
+        one.expire()
     for _ in range(MAX_TURNS):
         if probing.done():
             break

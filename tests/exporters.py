@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import free_port, listening, running
+from tests import forkserver
+from tests.processes import Process, free_port, listening, running, until_ended
 
 ROOT = Path(__file__).parents[1]
 NAMES = {
@@ -70,7 +71,7 @@ class Server:
 
     name: str
     port: int
-    process: subprocess.Popen[bytes]
+    process: Process
     log: Path
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -99,6 +100,13 @@ class Server:
         """Request one probe from an exporter."""
         return await self.get(probe_path(module=module, target=target), headers)
 
+    def logged(self) -> list[str]:
+        """Return the lines of the log that don't depend on the machine.
+
+        Those of the watchdog do: the exporter may get no CPU for a second.
+        """
+        return [line for line in self.log.read_text().splitlines() if "source=watchdog.py:" not in line]
+
     def resident(self) -> int:
         """Return the resident memory of the process in bytes."""
         return self._status("VmRSS")
@@ -124,9 +132,31 @@ def probe_path(**parameters: str) -> str:
 Start = Callable[..., contextlib.AbstractContextManager[Server]]
 
 
-def ours(directory: Path, *flags: str, **environment: str) -> contextlib.AbstractContextManager[Server]:
-    """Start this project's exporter in a directory, with these flags and environment variables."""
+@contextlib.contextmanager
+def ours(directory: Path, *flags: str, **environment: str) -> Iterator[Server]:
+    """Start this project's exporter in a directory, with these flags and environment variables.
+
+    It is a fork of a process that has imported the exporter: see `tests.forkserver`. Where the process itself is the
+    subject, use `ours_from_scratch`.
+    """
+    port = free_port()
+    log = directory / f"ours.{port}.log"
+    with log.open("ab") as output:
+        arguments = [*flags, f"--web.listen-address=127.0.0.1:{port}"]
+        process = forkserver.start(arguments, directory, {**_environment(), **environment}, output.fileno())
+    with until_ended(process, log, listening(port)):
+        yield Server("ours", port, process, log)
+
+
+def ours_from_scratch(directory: Path, *flags: str, **environment: str) -> contextlib.AbstractContextManager[Server]:
+    """Start this project's exporter as `ours` does, with an interpreter of its own, as users start it."""
     return _running("ours", [sys.executable, "-m", "probe_exporter"], directory, flags, environment)
+
+
+def run_ours(directory: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of our exporter to its end, as a fork as `ours` does; it has no standard input."""
+    done = forkserver.run(words, directory, {**_environment(), **environment})
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def original(directory: Path, *flags: str, **environment: str) -> contextlib.AbstractContextManager[Server]:

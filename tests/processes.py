@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 STARTED_WITHIN = 300.0  # seconds; only ends a test that would wait for ever
 ENDED_WITHIN = 60.0  # seconds after SIGTERM; then SIGKILL
@@ -20,6 +21,36 @@ PORTS = range(15_000, 32_000)
 PORTS_PER_PROCESS = 250
 
 Ready = Callable[[], bool]
+
+
+class Process(Protocol):
+    """A process of `subprocess.Popen` or `tests.forkserver.Fork`."""
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+
+    @property
+    def args(self) -> object:
+        """The command."""
+
+    returncode: Any
+    """The exit code; None while the process runs, and nobody has waited for it."""
+
+    def poll(self) -> int | None:
+        """Return the exit code; None while the process runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code once the process has ended; raise `subprocess.TimeoutExpired` if it does not in time."""
+
+    def send_signal(self, sig: int, /) -> None:
+        """Send a signal, unless the process has ended."""
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
 
 
 def free_port() -> int:
@@ -114,9 +145,20 @@ def running(
             command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             user=user, extra_groups=None if user is None else [],
         )  # fmt: skip
+    with until_ended(process, log, ready):
+        yield process
+
+
+@contextlib.contextmanager
+def until_ended(process: Process, log: Path, ready: Ready) -> Iterator[None]:
+    """Wait until a program is ready; end it at the end of the block.
+
+    Raises:
+        RuntimeError: as for `running`.
+    """
     try:
         wait_until_ready(ready, process, log)
-        yield process
+        yield
     finally:
         process.terminate()
         try:
@@ -126,7 +168,7 @@ def running(
             process.wait()
 
 
-def wait_until_ready(ready: Ready, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_ready(ready: Ready, process: Process, log: Path) -> None:
     """Return once a program is ready.
 
     Raises:

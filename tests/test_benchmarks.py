@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gzip
 import json
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from benchmarks import growth, instructions, machine, memory, sizing, timings
+from benchmarks import growth, instructions, machine, memory, pythons, sizing, timings
 from benchmarks.pace import pace
 from benchmarks.probes import PROBES
 
@@ -48,6 +51,25 @@ def test_instructions_of_called_functions_are_counted_once_and_openssl_apart() -
 def test_probe_beyond_the_allowance_exceeds_its_budget() -> None:
     counts = {"same": (100, 0), "little more": (104, 9), "more": (106, 0), "without": (1, 0)}
     assert instructions.exceeded(counts, {"same": 100, "little more": 100, "more": 100}) == ["more", "without"]
+
+
+def test_interpreter_of_an_environment_keeps_its_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python finds the libraries of an environment beside the link, not beside its destination."""
+    (tmp_path / "python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    assert instructions.interpreter("./python") == str(tmp_path / "python")
+    with pytest.raises(argparse.ArgumentTypeError, match="there is no program"):
+        instructions.interpreter("./missing")
+
+
+def test_version_of_an_interpreter_is_that_of_the_budget() -> None:
+    assert instructions.python(sys.executable) == "CPython {}.{}".format(*sys.version_info)
+
+
+def test_row_of_interpreters_has_the_median_of_the_shares_in_each_round() -> None:
+    first = [100e-6, 100e-6, 900e-6]  # the last round on a machine that was busy
+    other = [80e-6, 100e-6, 810e-6]
+    assert pythons.row("http", [first, other]) == "| http | 100 µs | 0.90 (0.80 to 1.00) |"
 
 
 def test_every_probe_of_the_benchmark_has_a_budget_of_instructions() -> None:

@@ -22,6 +22,7 @@ CACHES = {
     "probe_exporter/exposition/encoding.py": {"_warn_of_duplicate": OURS},
     "probe_exporter/exposition/merging.py": {"_warn_of_another_type": OURS},
     "probe_exporter/network/lookup.py": {"_parse_hosts": ONE},
+    "probe_exporter/network/quic_connection.py": {"_replace_functions": "the argument is one of five words of aioquic"},
     "probe_exporter/network/resolv_conf.py": {"_read_resolv_conf": ONE, "_read_sources": ONE},
     "probe_exporter/plugins/inventory.py": {"_AROUND": "no cache: the type of one"},
     "probe_exporter/probers/grpc.py": {"_proxies": ONE},

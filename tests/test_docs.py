@@ -21,7 +21,7 @@ from probe_exporter.config.series import series_of
 from probe_exporter.flags import Flags
 from probe_exporter.plugins.loader import load_probers
 from probe_exporter.web.config_file import load as load_web_config
-from tests.exporters import _environment, ours, peer
+from tests.exporters import _environment, ours, peer, run_ours
 from tests.programs import find
 from tests.targets import Pki
 
@@ -201,9 +201,7 @@ async def test_readme_request_gives_shown_output(tmp_path: Path) -> None:
 def test_readme_command_gives_shown_output(tmp_path: Path) -> None:
     """The command of the README's first screen gives the shown lines, apart from durations and the bars of phases."""
     ((words, shown),) = re.findall(r"\$ probe-exporter (run [^\n]*)\n(.*?)```", README, re.DOTALL)
-    environment = _environment() | {"COLUMNS": "100"}
-    command = [sys.executable, "-m", "probe_exporter", *words.split(), "--output=text"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = run_ours(tmp_path, *words.split(), "--output=text", COLUMNS="100")
     assert without_durations(done.stdout) == without_durations(shown)
 
 

@@ -231,7 +231,7 @@ SERVICE = {
 
 
 @dataclass(frozen=True)
-class Stage:
+class ExampleStack:
     """A site as target, an exporter, and a directory for the files of Prometheus."""
 
     directory: Path
@@ -307,7 +307,7 @@ Series = list[tuple[dict[str, str], float]]
 
 
 @dataclass(frozen=True)
-class Found:
+class ServerState:
     """What the server has in the end: all series, and its alerts, pending or firing."""
 
     series: Series
@@ -318,7 +318,7 @@ class Found:
         return [one for one in self.series if (one[0]["__name__"], one[0].get("job")) == (name, job)]
 
 
-async def collect(directory: Path) -> Found:
+async def collect(directory: Path) -> ServerState:
     """Run site, exporters, server and two agents; return what the server has.
 
     The exporter of the agent `home` accepts no page with status 200, so that all targets fail there.
@@ -331,18 +331,18 @@ async def collect(directory: Path) -> Found:
         with contextlib.ExitStack() as stack:
             exporter = stack.enter_context(exporters.ours(directory, "--config.file=office.yml"))
             strict = stack.enter_context(exporters.ours(directory, "--config.file=home.yml"))
-            stage = Stage(directory, site, exporter)
+            stage = ExampleStack(directory, site, exporter)
             flag = stage.write("central-prometheus.yml", stage.central())
             server = stack.enter_context(exporters.prometheus(directory, flag, "--web.enable-remote-write-receiver"))
             for vantage, near in (("home", strict), ("office", exporter)):
-                flag = stage.write(f"{vantage}-agent.yml", Stage(directory, site, near).agent(vantage, server))
+                flag = stage.write(f"{vantage}-agent.yml", ExampleStack(directory, site, near).agent(vantage, server))
                 (directory / vantage).mkdir()
                 agent = exporters.prometheus_agent(directory / vantage, f"--config.file=../{vantage}-agent.yml")
                 stack.enter_context(agent)
             await all_arrived(server)
             result = (await ask(server, "query", query='{job=~".+"}'))["result"]
             alerts = await settled_alerts(server)
-    return Found([(found["metric"], float(found["value"][1])) for found in result], alerts)
+    return ServerState([(found["metric"], float(found["value"][1])) for found in result], alerts)
 
 
 def pages_of_web(alerts: list[Json]) -> list[Json]:
@@ -379,35 +379,35 @@ async def all_arrived(server: Server) -> None:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+def found(tmp_path_factory: pytest.TempPathFactory) -> ServerState:
     """Return the result of one run for the tests below."""
     peer("prometheus")
     return asyncio.run(collect(tmp_path_factory.mktemp("examples")))
 
 
-def test_targets_of_files_have_their_module_and_labels(found: Found) -> None:
+def test_targets_of_files_have_their_module_and_labels(found: ServerState) -> None:
     results = [(labels["module"], labels.get("team"), value) for labels, value in found.select("inventory")]
     assert sorted(results, key=str) == [("http_2xx", "shop", 1)] * len(PAGES) + [("tcp_connect", None, 1)]
 
 
-def test_each_shard_probes_its_share_of_the_targets(found: Found) -> None:
+def test_each_shard_probes_its_share_of_the_targets(found: ServerState) -> None:
     shares = [{labels["instance"] for labels, _ in found.select(f"shard-{shard}")} for shard in SHARDS]
     assert sum(map(len, shares)) == len(set.union(*shares)) == len(PAGES) + 1
 
 
-def test_discovered_targets_are_probed(found: Found) -> None:
+def test_discovered_targets_are_probed(found: ServerState) -> None:
     ((labels, value),) = found.select("discovered")
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/a", labels["instance"])
     assert value == 1
 
 
-def test_ingress_becomes_a_url(found: Found) -> None:
+def test_ingress_becomes_a_url(found: ServerState) -> None:
     ((labels, value),) = found.select("ingresses")
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/a", labels["instance"])
     assert (labels["namespace"], labels["ingress"], value) == ("web", "shop", 1)
 
 
-def test_service_is_probed_with_the_module_of_its_annotation(found: Found) -> None:
+def test_service_is_probed_with_the_module_of_its_annotation(found: ServerState) -> None:
     ((labels, value),) = found.select("services")
     assert (labels["namespace"], labels["service"], value) == ("data", "db", 1)
     assert found.select("services", "probe_tcp_duration_seconds")
@@ -445,7 +445,7 @@ async def test_prometheus_finds_targets_in_dns(tmp_path: Path) -> None:
         server = NameServer(site["port"])
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: server, (address, 53))
         with contextlib.closing(transport), exporters.ours(tmp_path, "--config.file=office.yml") as exporter:
-            stage = Stage(tmp_path, site, exporter)
+            stage = ExampleStack(tmp_path, site, exporter)
             flag = stage.write("prometheus.yml", {"scrape_configs": [*stage.jobs("prometheus-dns.yml").values()]})
             through = [*WITH_RESOLV_CONF, str(tmp_path / "resolv.conf")]
             with exporters.prometheus(tmp_path, flag, through=through) as prometheus:
@@ -454,7 +454,7 @@ async def test_prometheus_finds_targets_in_dns(tmp_path: Path) -> None:
                 await wait_for_value(prometheus, f'count(probe_success{{job="every-address",instance="{page}"}})', 1)
 
 
-def test_vantage_points_page_only_together(found: Found) -> None:
+def test_vantage_points_page_only_together(found: ServerState) -> None:
     """One target fails from both places, and the other only from home."""
     results = {(labels["vantage"], labels["instance"].endswith("/a")): value for labels, value in found.select("web")}
     assert results == {("home", True): 0, ("office", True): 1, ("home", False): 0, ("office", False): 0}

@@ -186,7 +186,7 @@ def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         fault.module: {"prober": "http", "timeout": f"{NEVER}s", "http": dict(fault.settings)} for fault in FAULTS
     }
     (directory / "blackbox.yml").write_text(yaml.safe_dump({"modules": {**faulty, **OTHERS}}))
-    with exporters.ours(directory, "--config.file=blackbox.yml") as server:
+    with exporters.ours_from_scratch(directory, "--config.file=blackbox.yml") as server:
         yield server
 
 
@@ -203,7 +203,7 @@ def reason(response: Response) -> str | None:
 
 
 async def probed(exporter: Server, module: str, target: str, seconds: float) -> Response:
-    """Probe with a timeout and check that it did not strike early."""
+    """Probe with a timeout and check that it did not expire early."""
     within = {"X-Prometheus-Scrape-Timeout-Seconds": f"{seconds + OFFSET}"}
     began = time.monotonic()
     response = await exporter.get(probe_path(module=module, target=target), within)

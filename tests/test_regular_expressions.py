@@ -54,14 +54,13 @@ USES = {
     "probe_exporter/protocols/http/cookies.py": {"_NAME": RUN, "_VALUE": RUN, "_AGE": RUN},
     "probe_exporter/protocols/http/http1.py": {
         "_STATUS_LINE": APART, "_HEAD_END": FIXED, "_FIELD_END": FIXED, "_FIELD": APART, "_FOLD": APART,
-        "_CHUNK_SIZE": APART, "_TOKEN": RUN, "_BAD_VALUE": FIXED,
+        "_CHUNK_SIZE": APART, "_BAD_VALUE": FIXED,
     },
     "probe_exporter/protocols/http/http2.py": {"_CRUMB_END": RUN, "_NAME": RUN, "_BAD_VALUE": FIXED, "_STATUS": RUN},
     "probe_exporter/protocols/http/http3.py": {"_NAME": RUN, "_BAD_VALUE": FIXED, "_STATUS": RUN},
     "probe_exporter/protocols/http/proxy.py": {"_SCHEME": OURS},
-    "probe_exporter/protocols/http/settings.py": {
-        "_URL": OURS, "_CONTROL": FIXED, "_TOKEN": OURS, "_LINE_END": FIXED,
-    },
+    "probe_exporter/protocols/http/settings.py": {"_URL": OURS, "_CONTROL": FIXED, "_LINE_END": FIXED},
+    "probe_exporter/protocols/http/tokens.py": {"_TOKEN": RUN},
     "probe_exporter/protocols/http/url.py": {
         "_SCHEME": FIXED, "_PARTS": APART, "_CONTROL": FIXED, "_BAD_ESCAPE": FIXED, "_USER": APART, "_ZONE": APART,
         "_HOST": RUN,
@@ -86,12 +85,12 @@ USES = {
     "probe_exporter/values/documents.py": {"_ESCAPE": FIXED},
     "probe_exporter/web/answers.py": {"_UNFIT": FIXED},
     "probe_exporter/web/authentication.py": {"_HASH": OURS},
-    "probe_exporter/web/histories.py": {"_UNIX": BOUNDED, "_RFC_3339": BOUNDED, "_since": BOUNDED, "_limit": RUN},
+    "probe_exporter/web/history.py": {"_UNIX": BOUNDED, "_RFC_3339": BOUNDED, "_since": BOUNDED, "_limit": RUN},
     "probe_exporter/web/listening.py": {"_CONTROL": OURS, "_BAD_ESCAPE": OURS},
     "probe_exporter/web/metadata.py": {"_libraries": OURS},
     "probe_exporter/web/parameters.py": {"_BAD_ESCAPE": FIXED, "wants_gzip": RUN},
     "probe_exporter/report/advice.py": {"_PLACEHOLDER": OURS},
-    "probe_exporter/web/reports.py": {"_HOST": APART},
+    "probe_exporter/web/probe_page.py": {"_HOST": APART},
     "modules/ldap.py": {"_ITEM": OURS, "_EXTENSIBLE_ITEM": OURS, "_VALUE": OURS, "_ESCAPE": FIXED},
     "modules/ssh.py": {"_fingerprint": OURS},
 }  # fmt: skip

@@ -42,7 +42,7 @@ Act = Callable[[Probe], Awaitable[None]]
 
 @pytest.fixture
 def new_loop() -> NewLoop:
-    """Return a loop with a simulated clock, so that deadlines strike at exact times."""
+    """Return a loop with a simulated clock, so that deadlines expire at exact times."""
     return SimulatedLoop
 
 

@@ -20,9 +20,9 @@ from probe_exporter import flags
 from probe_exporter.history.memory import MAX_BYTES
 from probe_exporter.plugins.loader import load_probers
 from probe_exporter.telemetry.logs import FORMATS, LEVELS
-from tests.asking import ask
 from tests.cost import expect_cheaper
 from tests.exporters import _environment
+from tests.http_client import ask
 from tests.processes import free_port, listening, running
 
 FLAG_FILES = {"", "__main__", "cli", "flags", "settings", "settings.quantities", "version"}
@@ -289,6 +289,7 @@ def cpu_seconds_until_healthy(directory: Path, environment: dict[str, str]) -> f
         return sum(int(file.read_text().split()[0]) for file in threads) / 1e9
 
 
+@pytest.mark.longest
 @pytest.mark.slow
 def test_serving_costs_little_more_than_importing_its_libraries(tmp_path: Path) -> None:
     """Both with bytecode, which installers make: the first run of each only writes it."""

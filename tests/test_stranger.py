@@ -13,7 +13,7 @@ import pytest
 
 from probe_exporter.testing import expect, hold, serve
 from tests.deadlines import async_timed_out
-from tests.exporters import Server, ours
+from tests.exporters import Server, ours, ours_from_scratch
 from tests.test_cli import run, run_here
 from tests.waiting import PATIENCE
 
@@ -69,7 +69,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exporter(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with ours(tmp_path_factory.mktemp("exporter"), f"--modules.dir={directory}") as running:
+    with ours_from_scratch(tmp_path_factory.mktemp("exporter"), f"--modules.dir={directory}") as running:
         yield running
 
 

@@ -92,7 +92,7 @@ def test_tutorial_commands_give_shown_output(written: Path, session: str) -> Non
 
 
 def timeless(line: str) -> str:
-    return re.sub(r"(_seconds(?:\{.*\})?|passed in) \d\.?\d*(?:e-\d+)?s?$", r"\1 …", line)
+    return re.sub(r"(_seconds(?:\{.*\})?|passed in) \d+\.?\d*(?:e-\d+)?s?$", r"\1 …", line)
 
 
 # --- the probers -------------------------------------------------------------------------------------------

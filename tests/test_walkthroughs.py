@@ -111,7 +111,11 @@ def _program(command: str) -> str:
 
 
 def matches(shown: str, lines: list[str]) -> bool:
-    """Return whether the lines are the shown ones. A line `…` stands for any lines, `…` in a line for any text."""
+    """Return whether the lines are the shown ones.
+
+    A line `…` stands for any lines, `…` in a line for any text, `… ms` and `… µs` for any duration.
+    """
+    shown = re.sub(r"… [mµ]s\b", "…", shown)
     pattern = "".join(
         r"(?:.*\n)*" if line.strip() == "…" else re.escape(line).replace("…", ".*").rstrip("\\ ") + r" *\n"
         for line in shown.splitlines()

@@ -423,6 +423,7 @@ def exporter() -> Dashboard:
                     ("rejected, because too many run", rate("probe_exporter_probes_rejected_total", "job")),
                     ("unknown module", rate("blackbox_module_unknown_total", "job")),
                     ("target denied", rate("probe_exporter_targets_denied_total", "job")),
+                    ("address denied", rate("probe_exporter_addresses_denied_total", "job")),
                     unit="reqps",
                 ),
                 graph(

@@ -6,7 +6,7 @@ arguments of 64 KiB take hundreds of megabytes. How it works:
 * A cache is a `dict` whose ``__missing__`` computes the value. The decorated function is its ``__getitem__``: a hit
   runs in C, as with `lru_cache`, and costs no Python instruction.
 * Two generations take the place of an order of use. New entries go to the young generation; once it is full, it
-  becomes the old one, and the old one is dropped. An entry of the old generation that is asked for becomes young again.
+  becomes the old one, and the old one is dropped. An entry of the old generation that is used moves to the young one.
 * An exception is not cached: a bad argument is examined again each time, and takes no memory.
 * A result that takes more than a sixteenth of the limit is not cached, so that it can't push out all others.
 * `forget_all` empties every cache. Entries that were made during a burst of probes lie between the probes' own objects;
@@ -39,8 +39,8 @@ _caches: list[Cache[Any, Any]] = []
 
 def forget_all() -> None:
     """Drop all remembered results; the next call of each function computes its result again."""
-    for made in _caches:
-        made.forget()
+    for results in _caches:
+        results.forget()
 
 
 def remembered(
@@ -54,9 +54,9 @@ def remembered(
     """
 
     def decorate(function: Callable[[K], V]) -> Callable[[K], V]:
-        made = Cache(function, max_bytes, weigh)
-        _caches.append(made)
-        return made.__getitem__
+        results = Cache(function, max_bytes, weigh)
+        _caches.append(results)
+        return results.__getitem__
 
     return decorate
 
@@ -81,7 +81,8 @@ class Cache(dict[K, V]):
 
     def __missing__(self, key: K) -> V:
         """Compute a value, or take it from the old generation, and remember it."""
-        value = self.old[key] if key in self.old else self._function(key)
+        old = self.old  # another thread may replace it meanwhile
+        value = old[key] if key in old else self._function(key)
         size = _SLOT_BYTES + self._weigh(key, value)
         if size > self._max_bytes // LARGEST_SHARE:
             return value

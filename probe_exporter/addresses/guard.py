@@ -6,7 +6,7 @@ How it works:
 * An address is checked as a number, so that its spelling does not matter, and together with every address that it may
   stand for (`spellings.interpret`): a match of any of them denies it, but only a match of the address itself allows it.
 * A name is checked before the lookup, and again with the address that it led to, right before connecting. So a name
-  that resolves to another address the second time gains nothing.
+  that resolves to another address the second time is checked by that address.
 * An `allow` entry for a name permits no loopback or multicast address, since the owner of a name chooses its address.
 * Link-local and metadata addresses need an entry of their own (`spellings.OWN_ENTRY`), metadata names too.
 * The only I/O is to resolve the symbolic links in the path of a Unix socket.
@@ -324,7 +324,7 @@ class Guard:
         """Check a host before a proxy is asked to connect to it.
 
         Args:
-            host: as the proxy is told; not an address in its usual spelling.
+            host: as the proxy gets it; not an address in its usual spelling.
             known: addresses that the host is known to have.
         """
         name = normal(host)

@@ -9,12 +9,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from probe_exporter.config.broken_probers import replacements, without_broken
 from probe_exporter.config.changes import Change
 from probe_exporter.config.files import config_files
 from probe_exporter.config.loading import digest, load
 from probe_exporter.config.module import Config, ConfigError
-from probe_exporter.config.stand_ins import stand_ins, without
-from probe_exporter.plugins.loader import Broken, LoaderError, find_probers, library, load_probers
+from probe_exporter.plugins.loader import BrokenProber, LoaderError, find_probers, library, load_probers
 from probe_exporter.telemetry.counters import Telemetry
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Source:
         Raises:
             ConfigError, LoaderError, OSError: they can't be used.
         """
-        broken: list[Broken] = []
+        broken: list[BrokenProber] = []
         if self.ignore_errors:
             probers, broken = find_probers(self.directories)
         else:
@@ -48,13 +48,13 @@ class Source:
         files = config_files(self.files, self.directories)
         config = load(
             files,
-            probers | stand_ins(broken),
+            probers | replacements(broken),
             expand_env=self.expand_env,
             strict=self.strict,
             deferred=() if self.files else [file for file in files if file.parent == library()],
             change=self.change,
         )
-        return without(config, probers, broken, strict=self.strict) if broken else config
+        return without_broken(config, probers, broken, strict=self.strict) if broken else config
 
     def digest(self) -> str:
         """Return a checksum of all files that `read` would read, including users' probers."""

@@ -6,8 +6,8 @@ How it works:
   plain values: dictionaries, lists, text, numbers, booleans. pydantic validates these afterwards, in `loading`.
 * Each value has a path, the keys and indices from the root: ``("modules", "m", "http", "headers")``. `Document` has the
   place (line and column) of each path, so that errors of the validation have places, too.
-* A value of the wrong kind is a problem, and `UNFIT` replaces it. Reading continues, so one load finds all problems.
-  Validation reports nothing more about an unfit path.
+* A value of the wrong kind is a problem, and `INVALID` replaces it. Reading continues, so one load finds all problems.
+  Validation reports nothing more about such a path.
 * Merges (``<<``) are resolved here, with Go's precedence. Aliases may repeat or contain themselves: a count of repeated
   nodes and a limit on the depth keep the walk finite.
 * ``${NAME}`` is replaced from the environment while a scalar is read. ``${param:name}`` makes the scalar a
@@ -37,14 +37,14 @@ MAX_ALIASED = 200_000
 """Nodes that aliases may repeat in one file: far more than real files need, far fewer than would fill the memory."""
 
 
-class Unfit:
+class Invalid:
     """Replaces a value that has a problem. A mapping leaves it out; a list keeps it, so that indices stay right."""
 
     def __repr__(self) -> str:
-        return "<unfit>"
+        return "<invalid>"
 
 
-UNFIT = Unfit()
+INVALID = Invalid()
 
 
 @dataclass(slots=True)
@@ -52,9 +52,9 @@ class Document:
     """The result of reading a file.
 
     Attributes:
-        value: the plain values; `UNFIT` or nothing in the place of a value that has a problem.
+        value: the plain values; `INVALID` or nothing in the place of a value that has a problem.
         places: the place of each key and list item, by path.
-        unfit: the paths of the values that have a problem.
+        invalid_paths: the paths of the values that have a problem.
         templates: the scalars with placeholders, by path. In `value` they are `ParameterTemplate`, for any setting.
     """
 
@@ -63,7 +63,7 @@ class Document:
     places: dict[KeyPath, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
-    unfit: set[KeyPath] = field(default_factory=set)
+    invalid_paths: set[KeyPath] = field(default_factory=set)
     templates: dict[KeyPath, ParameterTemplate] = field(default_factory=dict)
 
     def place(self, path: KeyPath) -> Place:
@@ -135,30 +135,30 @@ class _Reader:
         self._seen: set[Node] = set()
         self._aliased = 0
 
-    def unfit(self, path: KeyPath, message: str) -> Unfit:
-        """Report the value at `path` as unusable; return `UNFIT`."""
+    def reject(self, path: KeyPath, message: str) -> Invalid:
+        """Report the value at `path` as unusable; return `INVALID`."""
         self._document.problems.append(self._document.problem(path, message))
-        self._document.unfit.add(path)
-        return UNFIT
+        self._document.invalid_paths.add(path)
+        return INVALID
 
     def read(self, node: Node, shape: Shape, path: KeyPath) -> Any:
-        """Return the value of `node` in this shape, or `UNFIT`."""
+        """Return the value of `node` in this shape, or `INVALID`."""
         if node in self._seen:
             self._aliased += 1
             if self._aliased > MAX_ALIASED:
                 # This is reported once; the rest of the file is not read.
                 first = self._aliased == MAX_ALIASED + 1
-                return self.unfit(path, "the aliases of this file repeat too much") if first else UNFIT
+                return self.reject(path, "the aliases of this file repeat too much") if first else INVALID
         self._seen.add(node)
         if len(path) > MAX_DEPTH:
-            return self.unfit(path, "nested too deeply (an anchor that holds an alias of itself?)")
+            return self.reject(path, "nested too deeply (an anchor that holds an alias of itself?)")
         if node.kind == "scalar" and "${" in node.text:
             if MARK in node.text and node.tag != "!!binary":
                 return self._template(node, shape, path)
             node = self._expanded(node, path)
-        if node.belies_its_tag:
-            return self.unfit(path, f"the value is not what its tag {node.tag} says")
-        return UNFIT if path in self._document.unfit else shape.read(self, node, path)
+        if node.contradicts_its_tag:
+            return self.reject(path, f"the value is not what its tag {node.tag} says")
+        return INVALID if path in self._document.invalid_paths else shape.read(self, node, path)
 
     def items(self, node: Node, shape: Shape, path: KeyPath) -> list[Any]:
         """Return the items of a list, without null ones, as in Go."""
@@ -176,7 +176,7 @@ class _Reader:
         values: dict[str, Any] = {}
         for name, value in self._pairs(node, path):
             read = shape.empty() if value.is_null else self.read(value, shape, (*path, name))
-            if read is not UNFIT:
+            if read is not INVALID:
                 values[name] = read
         return values
 
@@ -189,10 +189,10 @@ class _Reader:
             here = (*path, name)
             wanted = shape(name)
             if wanted is None:
-                self.unfit(here, f"unknown key `{name}`{nearest(name, known) or _listed(known)}")
+                self.reject(here, f"unknown key `{name}`{nearest(name, known) or _listed(known)}")
                 continue
-            read = UNFIT if value.is_null else self.read(value, wanted, here)
-            if read is not UNFIT:
+            read = INVALID if value.is_null else self.read(value, wanted, here)
+            if read is not INVALID:
                 values[name] = read
         return values
 
@@ -201,7 +201,7 @@ class _Reader:
         try:
             return base64.b64decode("".join(node.text.split()), validate=True).decode("utf-8", "surrogateescape")
         except binascii.Error:
-            return self.unfit(path, "expected base64 after !!binary")
+            return self.reject(path, "expected base64 after !!binary")
 
     def _pairs(self, node: Node, path: KeyPath) -> Iterator[tuple[str, Node]]:
         """Yield key and value of each entry, with merged ones, and note their places."""
@@ -224,7 +224,7 @@ class _Reader:
         for source in merges:
             self._aliased += 1 + len(source.pairs)
             if source is node or source in within or self._aliased > MAX_ALIASED:
-                self.unfit(path, "this merge holds itself, or repeats too much")
+                self.reject(path, "this merge holds itself, or repeats too much")
                 return {}
             for name, pair in self._merged(source, path, (*within, node)).items():
                 own.setdefault(name, pair)
@@ -233,7 +233,7 @@ class _Reader:
     def _merge_sources(self, node: Node, path: KeyPath) -> list[Node]:
         sources = node.items if node.kind == "list" else [node]
         if any(source.kind != "mapping" for source in sources):
-            self.unfit((*path, "<<"), "expected a mapping or a list of mappings to merge")
+            self.reject((*path, "<<"), "expected a mapping or a list of mappings to merge")
             return []
         return sources
 
@@ -249,7 +249,7 @@ class _Reader:
             return None
         if key.tag == "!!binary":
             decoded = self.binary(key, path)
-            return None if decoded is UNFIT else decoded
+            return None if decoded is INVALID else decoded
         return key.text
 
     def _twice(self, name: str, first: Node, second: Node, path: KeyPath) -> None:
@@ -265,11 +265,11 @@ class _Reader:
         text = self._expanded_text(node.text, path)
         return node if text == node.text else replace(node, text=text, plain=True)
 
-    def _template(self, node: Node, shape: Shape, path: KeyPath) -> ParameterTemplate | Unfit:
+    def _template(self, node: Node, shape: Shape, path: KeyPath) -> ParameterTemplate | Invalid:
         """Parse a scalar with placeholders of parameters. Values of the environment can't add placeholders."""
         template = parse(node.text, lambda text: self._expanded_text(text, path), shape.of_text)
         self._document.templates[path] = template
-        return UNFIT if path in self._document.unfit else template
+        return INVALID if path in self._document.invalid_paths else template
 
     def _expanded_text(self, text: str, path: KeyPath) -> str:
         """Return the text with ``${NAME}`` replaced from the environment, if a flag says so.
@@ -284,7 +284,7 @@ class _Reader:
             if found[0].startswith("$$"):
                 return found[0][1:]
             if found[1] not in environment:
-                self.unfit(path, f"the environment variable {found[1]} is not set")
+                self.reject(path, f"the environment variable {found[1]} is not set")
             return environment.get(found[1], "")
 
         return _VARIABLE.sub(replacement, text)

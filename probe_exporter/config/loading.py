@@ -22,7 +22,7 @@ from probe_exporter.config import document as documents
 from probe_exporter.config import nodes, parameter_checks, placeholders
 from probe_exporter.config.changes import Change
 from probe_exporter.config.discovery import DiscoverySettings
-from probe_exporter.config.document import Document, Unfit
+from probe_exporter.config.document import Document, Invalid
 from probe_exporter.config.module import Config, ConfigError, Module, Modules
 from probe_exporter.config.placeholders import Parameter
 from probe_exporter.config.problems import Place, Problem
@@ -140,7 +140,7 @@ def _with_networks(modules: Mapping[str, Module], later: _Later, networks: _Netw
     )
 
 
-class _Found(NamedTuple):
+class _Contents(NamedTuple):
     """What documents define: modules, `targets` of all modules, sources of targets; and warnings."""
 
     modules: dict[str, Module]
@@ -149,7 +149,7 @@ class _Found(NamedTuple):
     warnings: list[Problem]
 
 
-def _contents_of(read: Iterable[Document], probers: Mapping[str, Prober[Any]]) -> _Found:
+def _contents_of(read: Iterable[Document], probers: Mapping[str, Prober[Any]]) -> _Contents:
     """Make the modules and all else of documents; add errors to the documents."""
     used = {name: probers[name] for name in probers if name in _probers_of(read)}
     model = file_model(used, probers)
@@ -169,7 +169,7 @@ def _contents_of(read: Iterable[Document], probers: Mapping[str, Prober[Any]]) -
             modules[module.name] = module
             warnings += _cautions(module, document)
         warnings += document.warnings
-    return _Found(modules, targets, discovery, warnings)
+    return _Contents(modules, targets, discovery, warnings)
 
 
 def _unknown_modules(
@@ -379,14 +379,14 @@ def file_model(used: Mapping[str, Prober[Any]], known: Iterable[str] = ()) -> ty
 
 def validated(read: Document, model: type[S]) -> S | None:
     """Validate a document. Return an instance of the model, or None and add the errors to the document."""
-    if read.value is None or isinstance(read.value, Unfit):
+    if read.value is None or isinstance(read.value, Invalid):
         return None
     value = placeholders.fill(read.value, None) if read.templates else read.value
     try:
         return model.model_validate(value)
     except ValidationError as error:
         for details in error.errors(include_url=False, include_input=False):
-            if not any(details["loc"][: len(path)] == path for path in read.unfit):
+            if not any(details["loc"][: len(path)] == path for path in read.invalid_paths):
                 read.problems.append(read.problem(details["loc"], _message(details)))
         return None
 

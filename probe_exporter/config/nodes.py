@@ -94,7 +94,7 @@ class Node:
         return float(number) if self.tag == "!!float" else number
 
     @property
-    def belies_its_tag(self) -> bool:
+    def contradicts_its_tag(self) -> bool:
         """Whether this is a scalar with a tag such as ``!!int``, but without such a value."""
         kinds = {"!!int": int, "!!float": float, "!!bool": bool}
         if self.kind != "scalar" or self.tag not in (*kinds, "!!null"):

@@ -86,11 +86,11 @@ def _misplaced(
 ) -> Iterator[Problem]:
     for path, names in uses.items():
         if path[2] not in probers:
-            document.unfit.add(path)
+            document.invalid_paths.add(path)
             yield document.problem(path, "a parameter can only be used in the block of a prober")
             continue
         for name in sorted(names - declared.keys()):
-            document.unfit.add(path)
+            document.invalid_paths.add(path)
             hint = nearest(name, list(declared))
             yield document.problem(path, f"{written(name)} is not declared in the module's `params`{hint}")
 

@@ -1,7 +1,7 @@
 """Parameters of modules: their declarations, and the placeholders ``${param:name}`` for values from requests.
 
-A value is put into text that has been parsed already. So it can't become anything but a part of that text, and
-placeholders in it are not replaced.
+A value is put into text that has been parsed already. So it only ever becomes a part of that text, and placeholders in
+it are not replaced.
 """
 
 from __future__ import annotations

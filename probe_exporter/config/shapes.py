@@ -22,7 +22,7 @@ from probe_exporter.settings.fields import Shorthand, Written
 class Reader(Protocol):
     """The methods of `document`'s reader that shapes use."""
 
-    def unfit(self, path: KeyPath, message: str) -> Any:
+    def reject(self, path: KeyPath, message: str) -> Any:
         """Report the value at `path` as unusable; return the value that replaces it."""
 
     def items(self, node: Node, shape: Shape, path: KeyPath) -> list[Any]:
@@ -71,20 +71,20 @@ def _boolean(reader: Reader, node: Node, path: KeyPath) -> Any:
     if node.text in BOOLEANS and node.text not in CORE_BOOLEANS:  # even in quotes, as in Go
         return BOOLEANS[node.text]
     hint = _QUOTED if not node.plain and node.text in CORE_BOOLEANS else ""
-    return reader.unfit(path, f"expected true or false, found {node.found}{hint}")
+    return reader.reject(path, f"expected true or false, found {node.found}{hint}")
 
 
 def _integer(reader: Reader, node: Node, path: KeyPath) -> Any:
     if node.number is not None and -(1 << 63) <= node.number < 1 << 63:
         return int(node.number)
     hint = _QUOTED if not node.plain and parse_number(node.text) is not None else ""
-    return reader.unfit(path, f"expected an integer, found {node.found}{hint}")
+    return reader.reject(path, f"expected an integer, found {node.found}{hint}")
 
 
 def _float(reader: Reader, node: Node, path: KeyPath) -> Any:
     if node.number is not None:
         return float(node.number)
-    return reader.unfit(path, f"expected a number, found {node.found}")
+    return reader.reject(path, f"expected a number, found {node.found}")
 
 
 def _anything(reader: Reader, node: Node, path: KeyPath) -> Any:
@@ -113,7 +113,7 @@ _PLAIN_SHAPES = {bool: BOOLEAN, int: INTEGER, float: FLOAT}
 def _text_shape(written: Written) -> Shape:
     def read(reader: Reader, node: Node, path: KeyPath) -> Any:
         if node.kind != "scalar":
-            return reader.unfit(path, f"expected {written.expected}, found {node.found}")
+            return reader.reject(path, f"expected {written.expected}, found {node.found}")
         if node.tag == "!!binary":
             return reader.binary(node, path)
         return node.value if written.numbers else node.text
@@ -126,7 +126,7 @@ def _sequence_shape(container: Callable[[list[Any]], Any], item: Shape) -> Shape
 
     def read(reader: Reader, node: Node, path: KeyPath) -> Any:
         if node.kind != "list":
-            return reader.unfit(path, f"expected {expected}, found {node.found}")
+            return reader.reject(path, f"expected {expected}, found {node.found}")
         return container(reader.items(node, item, path))
 
     return Shape(expected, "lists", read, empty=lambda: container([]))
@@ -138,7 +138,7 @@ def mapping_shape(value: Shape) -> Shape:
 
     def read(reader: Reader, node: Node, path: KeyPath) -> Any:
         if node.kind != "mapping":
-            return reader.unfit(path, f"expected {expected}, found {node.found}")
+            return reader.reject(path, f"expected {expected}, found {node.found}")
         return reader.entries(node, value, path)
 
     return Shape(expected, "mappings", read, empty=dict)
@@ -174,7 +174,7 @@ def block_shape(keys: Mapping[str, Callable[[], Shape]], *, open_ended: bool = F
 
     def read(reader: Reader, node: Node, path: KeyPath) -> Any:
         if node.kind != "mapping":
-            return reader.unfit(path, f"expected a mapping of settings, found {node.found}")
+            return reader.reject(path, f"expected a mapping of settings, found {node.found}")
         return reader.block(node, shape, list(keys), path)
 
     return Shape("a mapping of settings", "mappings", read, empty=dict)

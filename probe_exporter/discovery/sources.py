@@ -1,6 +1,6 @@
-"""The sources of targets that a configuration names: look them up when a request asks, and keep what was found.
+"""The sources of targets that a configuration names: look them up for a request, and cache the targets.
 
-* What DNS answered is kept for its TTL, a failure for `FAILURE_SECONDS`. A file is read again when it has changed.
+* An answer of DNS is kept for its TTL, a failure for `FAILURE_SECONDS`. A file is read again when it has changed.
 * Requests that arrive while a source is looked up wait for the same lookup.
 * A reload of the configuration forgets everything.
 """

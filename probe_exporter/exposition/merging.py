@@ -16,8 +16,8 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from probe_exporter.addresses.cache import remembered
-from probe_exporter.exposition import arrangement
-from probe_exporter.exposition.arrangement import MAX_PAGES_BYTES, LabelledKey, PlainKey
+from probe_exporter.exposition import sorting
+from probe_exporter.exposition.sorting import MAX_PAGES_BYTES, LabelledKey, PlainKey
 from probe_exporter.prober.metrics import LabelValues, Metric, Samples
 
 log = logging.getLogger(__name__)
@@ -32,9 +32,9 @@ def merged(runs: Mapping[str, Samples], label: str = LABEL) -> Samples:
         runs: the samples of each probe, by the value of its label.
         label: the name of the label.
     """
-    values = [value for samples in runs.values() for value in arrangement.values(samples)]
+    values = [value for samples in runs.values() for value in sorting.values(samples)]
     together = Samples()
-    for family in _families((label, tuple([(value, *arrangement.key(samples)) for value, samples in runs.items()]))):
+    for family in _families((label, tuple([(value, *sorting.key(samples)) for value, samples in runs.items()]))):
         together.labelled[family.metric] = dict(
             zip(family.series, [values[place] for place in family.places], strict=True)
         )
@@ -43,7 +43,7 @@ def merged(runs: Mapping[str, Samples], label: str = LABEL) -> Samples:
     return together
 
 
-class _Joint(NamedTuple):
+class _MergedFamily(NamedTuple):
     """One family of the result: its declaration, its series, and the places of their values among all runs' values."""
 
     metric: Metric
@@ -51,13 +51,13 @@ class _Joint(NamedTuple):
     places: tuple[int, ...]
 
 
-def _weight(_key: object, families: list[_Joint]) -> int:
+def _weight(_key: object, families: list[_MergedFamily]) -> int:
     """Return about the bytes of cached families: each series stands in the key and in a family."""
     return sum(500 + sum(200 + 2 * sum(map(sys.getsizeof, labels)) for labels in family.series) for family in families)
 
 
 @remembered(MAX_PAGES_BYTES, _weight)  # modules set the same series in the same order, for each target
-def _families(given: tuple[str, tuple[tuple[str, PlainKey, LabelledKey], ...]]) -> list[_Joint]:
+def _families(given: tuple[str, tuple[tuple[str, PlainKey, LabelledKey], ...]]) -> list[_MergedFamily]:
     """Return the families of a response, for the name of the label and runs that have set some series."""
     label, runs = given
     measured = [
@@ -76,12 +76,12 @@ def _families(given: tuple[str, tuple[tuple[str, PlainKey, LabelledKey], ...]]) 
     }
     found: dict[Metric, dict[LabelValues, int]] = {}
     for place, (module, metric, values) in enumerate(measured):
-        joint = declared[_sample_name(metric)]
+        shared = declared[_sample_name(metric)]
         own = dict(zip(_exported(metric.labels, label), values, strict=True))
         # A label that a metric lacks gets an empty value, which Prometheus treats as absent.
-        labels = (module, *[own.get(other, "") for other in joint.labels[1:]])
-        found.setdefault(joint, {})[labels] = place
-    return [_Joint(metric, tuple(places), tuple(places.values())) for metric, places in found.items()]
+        labels = (module, *[own.get(other, "") for other in shared.labels[1:]])
+        found.setdefault(shared, {})[labels] = place
+    return [_MergedFamily(metric, tuple(places), tuple(places.values())) for metric, places in found.items()]
 
 
 def _base(metric: Metric) -> str:

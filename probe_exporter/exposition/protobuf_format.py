@@ -18,18 +18,18 @@ from prometheus_client.samples import Exemplar, Sample
 
 from probe_exporter.addresses.cache import remembered
 from probe_exporter.exposition import varint
-from probe_exporter.exposition.arrangement import (
+from probe_exporter.exposition.formats import Format, is_plain
+from probe_exporter.exposition.sorting import (
     MAX_PAGES_BYTES,
     LabelledKey,
     PlainKey,
-    arranged,
     base_name,
     by_label_set,
+    exported_samples,
     key,
-    shown,
+    sorted_series,
     values,
 )
-from probe_exporter.exposition.formats import Format, is_plain
 from probe_exporter.exposition.text_format import number
 from probe_exporter.prober.metrics import SUFFIXES, Samples
 
@@ -97,7 +97,7 @@ def _page(series: tuple[PlainKey, LabelledKey]) -> _Page:
     """Return the page for the series of a run; a metric's value is the end of its message."""
     plain, labelled = series
     template, holes = b"", []
-    for metric, rows in arranged(plain, labelled):
+    for metric, rows in sorted_series(plain, labelled):
         name = metric.name
         if metric.type == "counter":
             name = f"{name.removesuffix('_total')}_total"
@@ -118,7 +118,7 @@ def _page(series: tuple[PlainKey, LabelledKey]) -> _Page:
 def _trees(families: Iterable[Family], format: Format) -> Iterator[tuple[str, Message]]:
     """Yield each family's sample name and its message; skip families without samples."""
     for family in families:
-        samples = shown(family)
+        samples = exported_samples(family)
         if samples:
             name = base_name(family) + SUFFIXES.get(family.type, "")
             head = _head(_escaped(name, format, escape_metric_name), family.documentation, _TYPES[family.type])

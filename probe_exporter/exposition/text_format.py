@@ -13,19 +13,19 @@ from prometheus_client.openmetrics.exposition import escape_label_name, escape_m
 from prometheus_client.samples import Exemplar, Sample
 
 from probe_exporter.addresses.cache import remembered
-from probe_exporter.exposition.arrangement import (
+from probe_exporter.exposition.formats import Format, is_plain
+from probe_exporter.exposition.sorting import (
     MAX_PAGES_BYTES,
     LabelledKey,
     Pairs,
     PlainKey,
-    arranged,
     base_name,
     by_label_set,
+    exported_samples,
     key,
-    shown,
+    sorted_series,
     values,
 )
-from probe_exporter.exposition.formats import Format, is_plain
 from probe_exporter.prober.metrics import SUFFIXES, Metric, Samples
 
 END_OF_OPENMETRICS = b"# EOF\n"
@@ -113,7 +113,7 @@ def _page(series: tuple[PlainKey, LabelledKey, str]) -> _Page:
     plain, labelled, encoding = series
     parts, places = [], []
     end = ""
-    for metric, rows in arranged(plain, labelled):
+    for metric, rows in sorted_series(plain, labelled):
         sample, head = _naming(metric, encoding)
         for row in rows:
             parts += [f"{end}{head}{sample}{_labels(row.labels)} ", ""]
@@ -162,7 +162,7 @@ _WITH_BUCKETS = frozenset({"histogram", "gaugehistogram"})
 def blocks(families: Iterable[Family], format: Format) -> Iterator[tuple[str, bytes]]:
     """Yield each family's sample name and its lines; skip families without samples."""
     for family in families:
-        kept = shown(family)
+        kept = exported_samples(family)
         if kept:
             for name, block in _blocks_of_one(family, kept, format):
                 yield name, _bytes(block)

@@ -20,9 +20,10 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from probe_exporter.history.details import to_json
 from probe_exporter.history.memory import LARGEST_SHARE, SETTLE_SECONDS, TOO_LARGE, HistoryError, Query, Recent
 from probe_exporter.history.probe_log import ProbeLog
-from probe_exporter.history.record import Document, HistoryEntry, document, entry, to_json
+from probe_exporter.history.record import HistoryDocument, HistoryEntry, document, entry
 from probe_exporter.runner import Result
 
 log = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ class FileHistory:
     async def select(self, query: Query) -> list[HistoryEntry]:
         return await self._read(lambda connection: query.select(_entries(connection)))
 
-    async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
+    async def get(self, id: int) -> tuple[HistoryEntry, HistoryDocument] | None:
         return await self._read(lambda connection: _get(connection, id))
 
     async def _read(self, reading: Callable[[sqlite3.Connection], T]) -> T:
@@ -322,7 +323,7 @@ def _entries(connection: sqlite3.Connection) -> Iterator[HistoryEntry]:
     return map(HistoryEntry._make, connection.execute(f"{_ENTRIES} ORDER BY id DESC"))
 
 
-def _get(connection: sqlite3.Connection, id: int) -> tuple[HistoryEntry, Document] | None:
+def _get(connection: sqlite3.Connection, id: int) -> tuple[HistoryEntry, HistoryDocument] | None:
     if not 0 < id < 1 << 63:
         return None
     row = connection.execute(f"{_ENTRIES} WHERE id = ?", (id,)).fetchone()
@@ -330,4 +331,4 @@ def _get(connection: sqlite3.Connection, id: int) -> tuple[HistoryEntry, Documen
     if row is None or packed is None:
         return None
     whole = json.loads(zlib.decompress(packed[0]))
-    return HistoryEntry._make(row), Document(_ADDED_LATER | whole["details"], whole["debug"])
+    return HistoryEntry._make(row), HistoryDocument(_ADDED_LATER | whole["details"], whole["debug"])

@@ -18,7 +18,7 @@ from operator import itemgetter
 from typing import NamedTuple, Protocol
 
 from probe_exporter.history.probe_log import ProbeLog
-from probe_exporter.history.record import Document, HistoryEntry, document, entry
+from probe_exporter.history.record import HistoryDocument, HistoryEntry, document, entry
 from probe_exporter.runner import Result
 from probe_exporter.telemetry.masking import mask_urls
 
@@ -97,7 +97,7 @@ class History(Protocol):
             HistoryError: the history can't be read now.
         """
 
-    async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
+    async def get(self, id: int) -> tuple[HistoryEntry, HistoryDocument] | None:
         """Return the entry and the document of a probe; None if it is not kept (any more).
 
         Raises:
@@ -108,7 +108,7 @@ class History(Protocol):
         """Store the results added so far; `add` must not be called after this."""
 
 
-class Weighed(NamedTuple):
+class SizedResult(NamedTuple):
     """A result with its id and its approximate size in bytes."""
 
     id: int
@@ -122,10 +122,10 @@ class BoundedQueue:
     def __init__(self, limit: int, max_bytes: int) -> None:
         self._limit = limit
         self._max_bytes = max_bytes
-        self.items: deque[Weighed] = deque()
+        self.items: deque[SizedResult] = deque()
         self.bytes = 0
 
-    def put(self, item: Weighed) -> list[Weighed]:
+    def put(self, item: SizedResult) -> list[SizedResult]:
         """Add the newest item; return the items removed for it, oldest first."""
         removed = []
         self.items.append(item)
@@ -174,7 +174,7 @@ class Recent:
         if len(waiting) > self._limit and waiting[0].success:
             waiting.popleft()
             self._next_id += 1
-            self._gone(1)
+            self._count_pushed_out(1)
         elif len(waiting) >= MAX_UNSETTLED_RESULTS or len(waiting) > self._limit:
             self.settle()
         return len(waiting) == 1
@@ -182,14 +182,14 @@ class Recent:
     def settle(self) -> None:
         """Compute the sizes of added results, and drop those beyond the limits."""
         added, self._unsettled = self._unsettled, deque()
-        items: list[Weighed] = []
+        items: list[SizedResult] = []
         room = self._limit
         gone = 0
         for later, result in enumerate(reversed(added)):
             if room <= 0 and result.success:
                 gone += 1  # newer results push it out, so its size does not matter
                 continue
-            item = Weighed(self._next_id + len(added) - 1 - later, result, weight(result))
+            item = SizedResult(self._next_id + len(added) - 1 - later, result, estimated_size(result))
             if item.bytes > self._max_bytes // LARGEST_SHARE:
                 self._lost[TOO_LARGE] += 1
             else:
@@ -198,20 +198,20 @@ class Recent:
         self._next_id += len(added)
         for item in reversed(items):
             gone += self._put(item)
-        self._gone(gone)
+        self._count_pushed_out(gone)
 
-    def _gone(self, number: int) -> None:
+    def _count_pushed_out(self, number: int) -> None:
         if self._pushed_out:
             self._lost[self._pushed_out] += number
 
-    def _put(self, item: Weighed) -> int:
+    def _put(self, item: SizedResult) -> int:
         """Add an item, and return how many results were dropped for it."""
         gone = 0
         for oldest in self._newest.put(item):
             gone += 1 if oldest.result.success else len(self._failures.put(oldest))
         return gone
 
-    def __iter__(self) -> Iterator[Weighed]:
+    def __iter__(self) -> Iterator[SizedResult]:
         """Yield the settled results: the newest first, then the older failures, newest first."""
         yield from reversed(self._newest.items)
         yield from reversed(self._failures.items)
@@ -251,7 +251,7 @@ class MemoryHistory:
             self._thread, lambda: query.select(entry(item.id, item.result) for item in items)
         )
 
-    async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
+    async def get(self, id: int) -> tuple[HistoryEntry, HistoryDocument] | None:
         self._recent.settle()
         result = next((item.result for item in self._recent if item.id == id), None)
         if result is None:
@@ -277,7 +277,7 @@ _LISTS = (list, tuple, set, frozenset)
 _CONTAINERS = frozenset({dict, *_LISTS})
 
 
-def weight(result: Result) -> int:
+def estimated_size(result: Result) -> int:
     """Estimate the bytes that a result takes in memory, without its module, which the configuration holds anyway.
 
     Every probe is weighed, so this leaves the loops to `sum` and `map`, which take a third of the time.
@@ -295,13 +295,15 @@ def weight(result: Result) -> int:
     for evidence in probe.evidence:
         total += evidence.bytes
     if samples.has_registry or result.runs:
-        total += _seldom(result)
+        total += _size_of_runs_and_registry(result)
     return total
 
 
-def _seldom(result: Result) -> int:
+def _size_of_runs_and_registry(result: Result) -> int:
     """Estimate the bytes of what few results have: several runs, and a registry."""
     total = sum([_RUN + sys.getsizeof(run.message) + _size(run.phases) for run in result.runs])
+    spans = [span for run in result.runs for span in run.spans]
+    total += _SPAN * len(spans) + sum(map(sys.getsizeof, map(_ABOUT, spans)))
     if result.probe.samples.has_registry:
         total += _REGISTRY
         for family in result.probe.samples.registry.collect():

@@ -42,10 +42,10 @@ def in_order(addresses: Sequence[str]) -> list[str]:
     """Sort addresses of one IP version, the best first; equally good ones stay as they are."""
     if len(addresses) < 2:
         return list(addresses)
-    return [*sorted(addresses[:MAX_SORTED_ADDRESSES], key=_badness), *addresses[MAX_SORTED_ADDRESSES:]]
+    return [*sorted(addresses[:MAX_SORTED_ADDRESSES], key=_sort_key), *addresses[MAX_SORTED_ADDRESSES:]]
 
 
-def _badness(text: str) -> tuple[int, ...]:
+def _sort_key(text: str) -> tuple[int, ...]:
     """Return the sort key of an address: one number for each rule, the most important first; lower is better."""
     source = _source_for(text)
     if source is None:

@@ -2,7 +2,7 @@
 
 How it works:
 
-* The event loop calls `data_received` and its kin. They keep what arrived, and wake the one reader.
+* The event loop calls the methods of `asyncio.Protocol`. They keep what arrived, and wake the one reader.
 * TLS is a list of layers, the outermost first: a proxy's TLS may have the target's inside. Received data goes through
   them from the first to the last, sent data the other way.
 * A layer decrypts a limited number of records in one turn of the loop. If some are left, `_behind` is true, reading is
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Self, cast
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.prober.run import Probe
-from probe_exporter.tls import evidence, handshake
+from probe_exporter.tls import evidence, handshake, metrics
 from probe_exporter.tls.handshake import VerificationFailed
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ LINGER_SECONDS = 1.0
 MAX_HANDSHAKE_BYTES = 1024 * 1024
 """Bytes of a TLS handshake, with what a server sends right behind it. Most servers send less than 6 KB."""
 
-MAX_QUICK_HANDSHAKE_BYTES = 16 * 1024
-"""Bytes of a TLS handshake up to which OpenSSL runs on the event loop; more may hold a hundred certificates to verify,
-which takes a tenth of a second, so that goes to a thread."""
+MAX_QUICK_HANDSHAKE_BYTES = 6 * 1024
+"""Bytes of a TLS handshake up to which OpenSSL runs on the event loop. To verify one certificate takes 6 ms if the key
+of its issuer was made for that, and four such certificates fit. A larger handshake goes to a thread."""
 
 MAX_HANDSHAKE_SECONDS = 10.0
 """Seconds that a TLS handshake may take, even if the deadline is later: the original's limit."""
@@ -72,6 +72,7 @@ class Connection(asyncio.Protocol):
         connect_seconds, tls_seconds: how long the TCP and the TLS handshake took.
         opened_at, first_byte_at, last_byte_at: times of `time.perf_counter`, 0.0 before the event; the first byte is
             the application's first.
+        address: what it is connected to: an address or the path of a Unix socket; empty behind a proxy.
         handshake: the last TLS handshake; None on a plain connection.
     """
 
@@ -81,6 +82,7 @@ class Connection(asyncio.Protocol):
         self.opened_at = 0.0
         self.first_byte_at = 0.0
         self.last_byte_at = 0.0
+        self.address = ""
         self.handshake: handshake.Handshake | None = None
         self._transport: asyncio.Transport | None = None
         self._layers: list[Layer] = []  # the first is the outermost: its records are what is on the wire
@@ -158,8 +160,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         writer, self._writer = self._writer, None
-        if writer is not None and not writer.done():
-            writer.set_result(None)
+        wake(writer)
 
     # Called by probers.
 
@@ -307,11 +308,11 @@ class Connection(asyncio.Protocol):
             try:
                 await self.wrap(secure, requests_ocsp=probe.requests_ocsp)
             except VerificationFailed as failed:
-                handshake.report(probe, failed.handshake)
-                evidence.keep(probe, failed.handshake, secure.server_name)
+                metrics.report_handshake(probe, failed.handshake)
+                evidence.keep(probe, failed.handshake, secure.server_name, self.address)
                 raise
             if self.handshake is not None:
-                evidence.keep(probe, self.handshake, secure.server_name)
+                evidence.keep(probe, self.handshake, secure.server_name, self.address)
             self.tls_seconds = time.perf_counter() - started
 
     async def wrap(self, secure: Secure, *, requests_ocsp: bool = False) -> None:
@@ -328,7 +329,7 @@ class Connection(asyncio.Protocol):
             layer.request_ocsp()
         try:
             with Deadline(asyncio.get_running_loop().time() + MAX_HANDSHAKE_SECONDS):
-                await self._shake_hands(layer)
+                await self._do_handshake(layer)
         except TimeoutError:
             raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
         self.handshake = layer.handshake
@@ -342,7 +343,7 @@ class Connection(asyncio.Protocol):
         self.first_byte_at = 0.0
         self._deliver(received)
 
-    async def _shake_hands(self, layer: Layer) -> None:
+    async def _do_handshake(self, layer: Layer) -> None:
         """Exchange handshake messages until the handshake is complete.
 
         Raises:
@@ -410,8 +411,13 @@ class Connection(asyncio.Protocol):
 
     def _wake(self) -> None:
         reader, self._reader = self._reader, None
-        if reader is not None and not reader.done():
-            reader.set_result(None)
+        wake(reader)
+
+
+def wake(waiter: asyncio.Future[None] | None) -> None:
+    """Let a task continue that waits for a future, if one does."""
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
 
 
 def _unread(transport: asyncio.Transport) -> bytes:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from probe_exporter.addresses.endpoints import join_host_port
-from probe_exporter.network.connection import MAX_UNREAD_BYTES, connecting_failed
+from probe_exporter.network.connection import MAX_UNREAD_BYTES, connecting_failed, wake
 from probe_exporter.prober.failure import ProbeFailed, Reason
 
 DATAGRAM_OVERHEAD_BYTES = 64
@@ -22,14 +22,15 @@ class Datagrams(asyncio.DatagramProtocol):
     ``with await connect_udp(…) as datagrams:`` closes the socket at the end of the block.
 
     Attributes:
+        address: what they are sent to.
         first_at: when the first datagram arrived, on `time.perf_counter`; 0.0 while none has.
         arrived_at: when the datagram that `read` returned last arrived.
     """
 
     def __init__(self, address: str, port: int) -> None:
+        self.address = address
         self.first_at = 0.0
         self.arrived_at = 0.0
-        self._address = address
         self._port = port
         self._transport: asyncio.DatagramTransport | None = None
         self._arrived: deque[tuple[float, bytes]] = deque()
@@ -55,7 +56,7 @@ class Datagrams(asyncio.DatagramProtocol):
         if isinstance(error, ConnectionRefusedError) and self.first_at:
             self._error = ProbeFailed(Reason.CONNECT_RESET, "the peer has closed its port")
         else:
-            self._error = connecting_failed(cast("OSError", error), join_host_port(self._address, self._port))
+            self._error = connecting_failed(cast("OSError", error), join_host_port(self.address, self._port))
         self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -91,6 +92,18 @@ class Datagrams(asyncio.DatagramProtocol):
         self._held -= len(data) + DATAGRAM_OVERHEAD_BYTES
         return data
 
+    async def wait(self, seconds: float) -> bool:
+        """Wait, at most `seconds`, for something to `read`: a datagram or an error. Return whether there is one."""
+        if not self._arrived and self._error is None:
+            loop = asyncio.get_running_loop()
+            self._reader = loop.create_future()
+            timer = loop.call_later(max(seconds, 0), self._wake)
+            try:
+                await self._reader
+            finally:
+                timer.cancel()
+        return bool(self._arrived) or self._error is not None
+
     def send(self, data: bytes) -> None:
         """Send one datagram; delivery is not guaranteed."""
         if self._transport is not None:
@@ -103,5 +116,4 @@ class Datagrams(asyncio.DatagramProtocol):
 
     def _wake(self) -> None:
         reader, self._reader = self._reader, None
-        if reader is not None and not reader.done():
-            reader.set_result(None)
+        wake(reader)

@@ -165,7 +165,7 @@ async def _ask_name_servers(name: str, family: int, *, as_written: bool) -> list
         failures.append(ProbeFailed(Reason.DNS_NO_ADDRESS, f"{candidate.rstrip('.')} has no address"))
     if not failures:
         raise ProbeFailed(Reason.DNS_NAME_NOT_FOUND, f"{name} is a name that DNS is not asked for")
-    raise _most_telling(failures)
+    raise _most_specific(failures)
 
 
 async def _ask_each(name: str, family: int, plan: Plan) -> list[tuple[str, ...]]:
@@ -184,13 +184,13 @@ async def _ask_each(name: str, family: int, plan: Plan) -> list[tuple[str, ...]]
             raise outcome
     addresses = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
     if failures and not any(addresses):
-        raise _most_telling(failures)
+        raise _most_specific(failures)
     return addresses
 
 
-_LEAST_TELLING = (Reason.DNS_NAME_NOT_FOUND, Reason.DNS_NO_ADDRESS)
+_LEAST_SPECIFIC = (Reason.DNS_NAME_NOT_FOUND, Reason.DNS_NO_ADDRESS)
 
 
-def _most_telling(failures: list[ProbeFailed]) -> ProbeFailed:
+def _most_specific(failures: list[ProbeFailed]) -> ProbeFailed:
     """Return the first failure to look up; if there is none, that a name has no address; or else that there is none."""
-    return max(failures, key=lambda failed: (*_LEAST_TELLING, failed.reason).index(failed.reason))
+    return max(failures, key=lambda failed: (*_LEAST_SPECIFIC, failed.reason).index(failed.reason))

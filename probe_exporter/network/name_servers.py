@@ -79,17 +79,17 @@ async def exchange(name: str, question: bytes, plan: Plan) -> Response:
         ProbeFailed: there is no such name, or no server answered: with one of the ``dns_…`` reasons.
     """
     name = name.rstrip(".")
-    inquiry = _Inquiry(name, question, plan)
+    pending = _PendingQuestion(name, question, plan)
     try:
-        response = await inquiry.run()
+        response = await pending.run()
     finally:
-        inquiry.close()
+        pending.close()
     if response.code == NXDOMAIN:
         raise ProbeFailed(Reason.DNS_NAME_NOT_FOUND, f"looking up {name} failed: there is no such name")
     return response
 
 
-class _Inquiry:
+class _PendingQuestion:
     """One question, until it is answered or given up."""
 
     def __init__(self, name: str, question: bytes, plan: Plan) -> None:
@@ -202,17 +202,17 @@ class _Inquiry:
 
 
 class _Receiver(asyncio.DatagramProtocol):
-    """Receives datagrams of one server for an inquiry."""
+    """Receives datagrams of one server for a pending question."""
 
-    def __init__(self, inquiry: _Inquiry, server: Server) -> None:
-        self._inquiry = inquiry
+    def __init__(self, pending: _PendingQuestion, server: Server) -> None:
+        self._pending = pending
         self._server = server
 
     def datagram_received(self, data: bytes, _: object) -> None:
-        self._inquiry.received(self._server, data)
+        self._pending.received(self._server, data)
 
     def error_received(self, error: Exception) -> None:
-        self._inquiry.fail(self._server, error)
+        self._pending.fail(self._server, error)
 
 
 def _unreachable(error: Exception) -> Response:

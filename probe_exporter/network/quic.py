@@ -1,13 +1,15 @@
 """QUIC as a client (RFC 9000): aioquic keeps the state, `Datagrams` carries it, `tls.quic` verifies certificates.
 
 The model:
-* `dial` opens a socket and shakes hands; the result is a `QuicClient`. Streams are numbers; `send` queues data on one.
+* `dial` opens a socket and connects; the result is a `QuicClient`. Streams are numbers; `send` queues data on one.
 * There is no task and no callback. `turn` sends what is queued, waits for a datagram or a timer, feeds aioquic, and
   returns the events of streams. So all work happens under the deadline of the probe that awaits it.
 * aioquic does not limit everything that a peer can send. `_check_limits` fails the connection if the peer makes it
   buffer more than a valid peer would: data ahead of a gap, many gaps, TLS messages, a large handshake.
 * Datagrams are cheap to send and expensive to process. One call of `turn` processes them for `MAX_TURN_SECONDS`, then
   other tasks run. Datagrams larger than `MAX_DATAGRAM_BYTES` are dropped.
+* The first connection offers `USUAL_GROUPS` for the key exchange. If the server may want another one, a second
+  connection offers all: `_NoCommonGroup`.
 * aioquic closes a connection some time after its end is decided; `_close_event` shows the end at once.
 
 This module is imported by the first probe that speaks QUIC, because aioquic takes long to load.
@@ -16,7 +18,6 @@ This module is imported by the first probe that speaks QUIC, because aioquic tak
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import ssl
 import time
@@ -24,7 +25,6 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import (
     ConnectionTerminated,
     HandshakeCompleted,
@@ -34,16 +34,17 @@ from aioquic.quic.events import (
     StreamReset,
 )
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
-from aioquic.tls import AlertDescription, CipherSuite
+from aioquic.tls import AlertDescription, CipherSuite, Group
 
 from probe_exporter.addresses import literals
 from probe_exporter.network import opening
-from probe_exporter.network.connection import MAX_HANDSHAKE_SECONDS
+from probe_exporter.network.connection import MAX_HANDSHAKE_SECONDS, MAX_QUICK_HANDSHAKE_BYTES
 from probe_exporter.network.datagrams import Datagrams
+from probe_exporter.network.quic_connection import ALL_GROUPS, USUAL_GROUPS, ClientConnection
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
-from probe_exporter.tls import certificates, evidence, handshake, suites
+from probe_exporter.tls import certificates, evidence, handshake, metrics, suites
 from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.quic import QuicContext
 
@@ -73,10 +74,6 @@ _CRYPTO_ERRORS = range(QuicErrorCode.CRYPTO_ERROR, QuicErrorCode.CRYPTO_ERROR + 
 _SUITES = [CipherSuite[name.removeprefix("TLS_")] for name in suites.TLS13_CIPHERS]
 _OF_STREAMS = (StreamDataReceived, StreamReset, StopSendingReceived)
 
-logging.getLogger("quic").setLevel(
-    logging.CRITICAL
-)  # a peer's error is the result of a probe, not an event of the exporter
-
 
 class ClosedByApplication(ProbeFailed):
     """The peer's application closed the connection with a `code` of its own protocol."""
@@ -85,6 +82,10 @@ class ClosedByApplication(ProbeFailed):
         super().__init__(Reason.CONNECT_RESET, f"the peer closed the connection (code {code:#x}) {phrase}".strip())
         self.code = code
         self.phrase = phrase
+
+
+class _NoCommonGroup(ProbeFailed):
+    """The handshake failed, perhaps because the server supports none of the groups that we offered."""
 
 
 async def dial(
@@ -105,11 +106,17 @@ async def dial(
     context.check_usable(server_name)
     configuration = _configuration(context, server_name, protocol)
 
-    async def dial_one(address: str) -> QuicClient:
+    async def dial_one(address: str, groups: Sequence[Group] = USUAL_GROUPS) -> QuicClient:
         datagrams = await opening.dial_udp(probe, address, port)
-        client = QuicClient(datagrams, configuration, context, server_name)
+        connection = ClientConnection(configuration, groups, requests_ocsp=probe.requests_ocsp)
+        client = QuicClient(datagrams, connection, context, server_name)
         try:
-            await client.shake_hands(probe)
+            await client.connect(probe)
+        except _NoCommonGroup:
+            client.close(QuicErrorCode.NO_ERROR, QuicFrameType.PADDING)
+            if groups is ALL_GROUPS:
+                raise
+            return await dial_one(address, ALL_GROUPS)
         except BaseException:
             client.close(QuicErrorCode.NO_ERROR, QuicFrameType.PADDING)
             raise
@@ -149,14 +156,15 @@ class QuicClient:
     """
 
     def __init__(
-        self, datagrams: Datagrams, configuration: QuicConfiguration, context: QuicContext, server_name: str
+        self, datagrams: Datagrams, connection: ClientConnection, context: QuicContext, server_name: str
     ) -> None:
         self.connect_seconds = 0.0
         self.tls_seconds = 0.0
         self.handshake: Handshake | None = None
         self.sent = 0
+        self._closed = False
         self._datagrams = datagrams
-        self._quic = QuicConnection(configuration=configuration)
+        self._quic = connection
         self._context = context
         self._server_name = server_name
         self._received = 0
@@ -169,7 +177,7 @@ class QuicClient:
         """When the last datagram that was read arrived, by `time.perf_counter`."""
         return self._datagrams.arrived_at
 
-    async def shake_hands(self, probe: Probe) -> None:
+    async def connect(self, probe: Probe) -> None:
         """Connect.
 
         Raises:
@@ -187,16 +195,22 @@ class QuicClient:
                 with Deadline(asyncio.get_running_loop().time() + MAX_HANDSHAKE_SECONDS):
                     while self._shown is None:
                         await self._wait()
-                self.handshake = self._context.verify(self._shown, self._server_name)
+                self.handshake = await self._verify(self._shown)
             except TimeoutError:
                 raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
             except handshake.VerificationFailed as failed:
-                handshake.report(probe, failed.handshake)
-                evidence.keep(probe, failed.handshake, self._server_name)
+                metrics.report_handshake(probe, failed.handshake)
+                evidence.keep(probe, failed.handshake, self._server_name, self._datagrams.address)
                 self.close(QuicErrorCode.CRYPTO_ERROR + AlertDescription.bad_certificate, QuicFrameType.CRYPTO)
                 raise
             self.tls_seconds = time.perf_counter() - self._datagrams.first_at
-            evidence.keep(probe, self.handshake, self._server_name)
+            evidence.keep(probe, self.handshake, self._server_name, self._datagrams.address)
+
+    async def _verify(self, shown: Handshake) -> Handshake:
+        """Verify the certificates; many or large ones in a thread."""
+        if self._received <= MAX_QUICK_HANDSHAKE_BYTES:
+            return self._context.verify(shown, self._server_name)
+        return await asyncio.to_thread(self._context.verify, shown, self._server_name)
 
     async def turn(self) -> list[QuicEvent]:
         """Send queued data, wait for the peer or a timer, and return new events of streams, perhaps none.
@@ -226,9 +240,13 @@ class QuicClient:
             code: an error code of the application, or of QUIC if there is a `frame_type`.
             frame_type: the type of the frame that caused the error.
         """
+        if self._closed:
+            return
+        self._closed = True
         self._quic.close(error_code=code, frame_type=frame_type)
         self._flush()
         self._datagrams.close()
+        self._quic.discard()
 
     async def _wait(self) -> None:
         """Send queued data, wait for the peer or a timer, and feed the state machine."""
@@ -238,22 +256,19 @@ class QuicClient:
         now = time.perf_counter()
         timer = self._quic.get_timer() or math.inf
         until = min(timer, now + KEEP_ALIVE)
-        try:
-            async with asyncio.timeout(until - now):
-                datagram = await self._datagrams.read()
-        except TimeoutError:
-            if until < timer:
-                self._quic.send_ping(0)
-            self._quic.handle_timer(now=max(until, time.perf_counter()))
-        else:
+        if await self._datagrams.wait(until - now):
             started = time.perf_counter()
-            self._receive(datagram)
+            self._receive(await self._datagrams.read())
             while self._datagrams.waiting:
                 if time.perf_counter() - started > MAX_TURN_SECONDS:
                     await asyncio.sleep(0)
                     break
                 self._receive(await self._datagrams.read())
-        self._take_stock()
+        else:
+            if until < timer:
+                self._quic.send_ping(0)
+            self._quic.handle_timer(now=max(until, time.perf_counter()))
+        self._process_events()
 
     def _flush(self) -> None:
         for datagram, _ in self._quic.datagrams_to_send(now=time.perf_counter()):
@@ -266,7 +281,7 @@ class QuicClient:
             return
         self._quic.receive_datagram(datagram, _PEER, now=self._datagrams.arrived_at)
 
-    def _take_stock(self) -> None:
+    def _process_events(self) -> None:
         """Collect the events of streams, notice the end of the connection, and check the limits."""
         while (event := self._quic.next_event()) is not None:
             if isinstance(event, _OF_STREAMS):
@@ -310,6 +325,7 @@ class QuicClient:
             sent=[certificates.read(certificate) for certificate in (leaf, *others)],
             verified=None,
             protocol=protocol,
+            stapled=self._quic.stapled,
         )
 
     def _ended(self, event: ConnectionTerminated) -> ProbeFailed:
@@ -318,8 +334,10 @@ class QuicClient:
         if event.frame_type is None:
             return ClosedByApplication(code, phrase)
         if code in _CRYPTO_ERRORS:
-            what = _name(AlertDescription, code - QuicErrorCode.CRYPTO_ERROR)
-            return ProbeFailed(Reason.TLS_HANDSHAKE, f"the TLS handshake failed: {what} {phrase}".strip())
+            alert = code - QuicErrorCode.CRYPTO_ERROR
+            kind = _NoCommonGroup if alert == AlertDescription.handshake_failure else ProbeFailed
+            what = _name(AlertDescription, alert)
+            return kind(Reason.TLS_HANDSHAKE, f"the TLS handshake failed: {what} {phrase}".strip())
         reason = Reason.CONNECT_FAILED if self.handshake is None else Reason.CONNECT_RESET
         if code == QuicErrorCode.CONNECTION_REFUSED:
             reason = Reason.CONNECT_REFUSED

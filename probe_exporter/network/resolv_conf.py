@@ -75,7 +75,7 @@ def resolv_conf() -> ResolvConf:
 @lru_cache(maxsize=4)
 def _read_resolv_conf(path: Path, stamp: tuple[int, int]) -> ResolvConf:
     """Read the file; `stamp` is its size and time, so that it is read again after a change."""
-    found = _Found()
+    found = _ParsedLines()
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if not line.startswith((";", "#")):
             found.take(line.split())
@@ -91,7 +91,7 @@ def _read_resolv_conf(path: Path, stamp: tuple[int, int]) -> ResolvConf:
 
 
 @dataclass(slots=True)
-class _Found:
+class _ParsedLines:
     servers: list[str] = field(default_factory=list)
     search: tuple[str, ...] | None = None
     options: dict[str, str] = field(default_factory=dict)

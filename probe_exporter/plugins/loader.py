@@ -70,7 +70,7 @@ def library() -> Path:
 # --- probers -----------------------------------------------------------------------------------------------
 
 
-class Broken(NamedTuple):
+class BrokenProber(NamedTuple):
     """A prober that can't be loaded: where it is, what is wrong, and the names that it may have."""
 
     where: str
@@ -78,7 +78,7 @@ class Broken(NamedTuple):
     names: frozenset[str]
 
 
-class _Found(NamedTuple):
+class _Unloaded(NamedTuple):
     """A file or an entry point that is not loaded yet."""
 
     where: str
@@ -92,7 +92,7 @@ class Probers(Mapping[str, Prober[Any]]):
     Iteration and ``in`` import nothing: the file of a shipped prober has the prober's name, which tests check.
     """
 
-    def __init__(self, known: Mapping[str, Prober[Any] | _Found]) -> None:
+    def __init__(self, known: Mapping[str, Prober[Any] | _Unloaded]) -> None:
         self._known = {**known}
 
     def __getitem__(self, name: str) -> Prober[Any]:
@@ -102,7 +102,7 @@ class Probers(Mapping[str, Prober[Any]]):
             LoaderError: a shipped prober can't be loaded.
         """
         known = self._known[name]
-        if isinstance(known, _Found):
+        if isinstance(known, _Unloaded):
             known = self._known[name] = _checked_prober(known)
         return known
 
@@ -132,18 +132,18 @@ def load_probers(directories: Sequence[Path]) -> Probers:
     return probers
 
 
-def find_probers(directories: Sequence[Path]) -> tuple[Probers, list[Broken]]:
+def find_probers(directories: Sequence[Path]) -> tuple[Probers, list[BrokenProber]]:
     """Return what `load_probers` returns, and what is broken: code that fails, or that declares no prober or one that
     exists already.
 
     Raises:
         LoaderError: a directory is not safe.
     """
-    probers: dict[str, Prober[Any] | _Found] = {
-        path.stem: _Found(str(path), frozenset({path.stem}), partial(_shipped, path)) for path in _shipped_files()
+    probers: dict[str, Prober[Any] | _Unloaded] = {
+        path.stem: _Unloaded(str(path), frozenset({path.stem}), partial(_shipped, path)) for path in _shipped_files()
     }
     declared = {path.stem: str(path) for path in _shipped_files()}
-    broken: list[Broken] = []
+    broken: list[BrokenProber] = []
     for found in (*_files(directories), *_installed()):
         try:
             prober = _foreign_prober(found)
@@ -151,7 +151,7 @@ def find_probers(directories: Sequence[Path]) -> tuple[Probers, list[Broken]]:
                 before = declared[prober.name]
                 raise LoaderError(f"prober {prober.name} is declared twice: in {before} and in {found.where}")
         except LoaderError as error:
-            broken.append(Broken(found.where, str(error), found.names - probers.keys()))
+            broken.append(BrokenProber(found.where, str(error), found.names - probers.keys()))
         else:
             probers[prober.name] = prober
             declared[prober.name] = found.where
@@ -172,7 +172,7 @@ def _shipped_files() -> list[Path]:
     return [*_prober_files(Path(shipped_probers.__file__).parent), *_prober_files(library())]
 
 
-def _files(directories: Sequence[Path]) -> Iterator[_Found]:
+def _files(directories: Sequence[Path]) -> Iterator[_Unloaded]:
     """Find the probers of the given directories; a file that two paths lead to, or that is shipped, counts once."""
     seen = {path.resolve() for path in _shipped_files()} if directories else set()
     for directory in map(checked_directory, directories):
@@ -186,20 +186,20 @@ def _prober_files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.glob("*.py") if not path.name.startswith(_NO_PROBERS))
 
 
-def _file(path: Path) -> _Found:
+def _file(path: Path) -> _Unloaded:
     try:
         named = _NAMED.findall(path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         named = []  # loading the file will report the error
-    return _Found(str(path), frozenset({path.stem, *named}), partial(_import, path))
+    return _Unloaded(str(path), frozenset({path.stem, *named}), partial(_import, path))
 
 
-def _installed() -> Iterator[_Found]:
+def _installed() -> Iterator[_Unloaded]:
     """Find the probers of installed packages. Python imports a package once: another version needs a new process."""
     for entry in sorted(metadata.entry_points(group=ENTRY_POINTS)):
         package = "" if entry.dist is None else f" of {entry.dist.name} {entry.dist.version}"
         where = f"entry point {entry.name} = {entry.value}{package}"
-        yield _Found(where, frozenset({entry.name}), partial(_guarded, entry.load, where))
+        yield _Unloaded(where, frozenset({entry.name}), partial(_guarded, entry.load, where))
 
 
 def checked_directory(directory: Path) -> Path:
@@ -221,7 +221,7 @@ def checked_directory(directory: Path) -> Path:
     return directory
 
 
-def _checked_prober(found: _Found) -> Prober[Any]:
+def _checked_prober(found: _Unloaded) -> Prober[Any]:
     """Run the code, and check and return the prober that it declares.
 
     Raises:
@@ -241,8 +241,8 @@ def _checked_prober(found: _Found) -> Prober[Any]:
     return prober
 
 
-def _foreign_prober(found: _Found) -> Prober[Any]:
-    """As `_checked_prober`, and check types and defaults of the settings, which tests of this package do not cover.
+def _foreign_prober(found: _Unloaded) -> Prober[Any]:
+    """Do the same as `_checked_prober`, and check types and defaults of the settings, which no test of ours covers.
 
     Raises:
         LoaderError: the message names the file or entry point.

@@ -4,15 +4,15 @@ How it works:
 
 * A timer of the event loop costs several microseconds to set and cancel, and nearly every deadline ends unused.
 * So deadlines wait in buckets of `TICK` seconds, and only the earliest bucket has a timer.
-* To set a deadline is to add it to the set of its bucket; to drop it is to remove it. Neither touches the loop's
+* A new deadline is added to the set of its bucket, and one that ends is removed from it. Neither touches the loop's
   timers, unless the bucket is new and earlier than all others.
-* When the timer fires, every deadline of the due buckets strikes: it cancels its task. The next bucket gets a timer.
-* At most `MAX_STRUCK_IN_A_TURN` strike in one turn of the loop, in which their tasks also end. Thousands may be due at
-  once: of probes that began together, or after the machine had no time for this process.
-* A deadline is rounded up to the end of its bucket, so it strikes up to a tick late and never early.
+* When the timer fires, every deadline of the due buckets expires: it cancels its task. The next bucket gets a timer.
+* At most `MAX_EXPIRED_IN_A_TURN` expire in one turn of the loop, in which their tasks also end. Thousands may be due at
+  once: those of probes that began together, or after the process got no CPU for a while.
+* A deadline is rounded up to the end of its bucket, so it expires up to a tick late and never early.
 * `Deadline.__exit__` turns the cancellation into TimeoutError, as `asyncio.timeout_at` does. The
   counter `Task.cancelling` tells whether other code has cancelled the task too: that cancellation passes through.
-* A deadline that has passed already strikes at the next turn of the loop, so the body runs to its first await.
+* A deadline that has passed already expires at the next turn of the loop, so the body runs to its first await.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import Self
 TICK = 0.01
 """Seconds that one bucket spans."""
 
-MAX_STRUCK_IN_A_TURN = 64
-"""Deadlines that strike in one turn: to end a probe takes about 0.1 ms."""
+MAX_EXPIRED_IN_A_TURN = 64
+"""Deadlines that expire in one turn: to end a probe takes about 0.1 ms."""
 
 _NEVER = 1 << 62
 _NOTHING = 0.001  # seconds; the resolution of the loop's clock, so a shorter time counts as none
@@ -62,17 +62,17 @@ class _Buckets:
         if self._timer is not None:
             self._timer.cancel()
         self._armed = tick
-        self._timer = self.loop.call_at(tick * TICK, self._strike)
+        self._timer = self.loop.call_at(tick * TICK, self._expire_due)
 
-    def _strike(self) -> None:
-        """Strike the deadlines that are due, and set the timer for the next bucket."""
+    def _expire_due(self) -> None:
+        """Expire the deadlines that are due, and set the timer for the next bucket."""
         self._timer, self._armed = None, _NEVER
         now = int(self.loop.time() / TICK + 1e-6)
-        left = MAX_STRUCK_IN_A_TURN
+        left = MAX_EXPIRED_IN_A_TURN
         for tick in sorted(tick for tick in self._buckets if tick <= now):
             bucket = self._buckets[tick]
             while bucket and left:
-                bucket.pop().strike()
+                bucket.pop().expire()
                 left -= 1
             if not bucket:
                 del self._buckets[tick]
@@ -114,7 +114,7 @@ class Deadline:
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
 
-    def strike(self) -> None:
+    def expire(self) -> None:
         """Cancel the task, because the time has come."""
         if self._task is not None:
             self.expired = True
@@ -129,7 +129,7 @@ class Deadline:
         if self._when - self._buckets.loop.time() >= _NOTHING:
             self._buckets.add(self)
         else:
-            self._buckets.loop.call_soon(self.strike)
+            self._buckets.loop.call_soon(self.expire)
         return self
 
     def __exit__(

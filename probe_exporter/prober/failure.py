@@ -131,7 +131,7 @@ class OwnReason(str):
     Args:
         value: the prober's name, an underscore and the part that failed.
         meaning: one sentence for people.
-        advice: what to check or to try, for a person who has to mend it; empty if the meaning says it.
+        advice: what to check or to try, for the person on call; empty if the meaning says it.
 
     Raises:
         ValueError: the value has characters other than lower-case letters, digits and underscores.

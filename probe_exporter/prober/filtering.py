@@ -7,7 +7,7 @@ from typing import Protocol
 
 from prometheus_client.metrics_core import Metric as Family
 
-from probe_exporter.prober.metrics import SUFFIXES, Given, Samples
+from probe_exporter.prober.metrics import SUFFIXES, FixedCollector, Samples
 
 ALWAYS_KEPT = "probe_success"
 
@@ -49,7 +49,7 @@ class MetricFilter:
         if samples.has_registry:
             families = [family for family in samples.registry.collect() if self._keeps_family(family)]
             if families:
-                kept.registry.register(Given(families))
+                kept.registry.register(FixedCollector(families))
         return kept
 
     def _keeps_declared(self, name: str) -> bool:

@@ -259,7 +259,7 @@ class Samples:
             yield from self._registry.collect()
 
 
-class Given(Collector):
+class FixedCollector(Collector):
     """A collector of families that exist already.
 
     It is for series whose label values the target chooses: `exposition` caches the text of labels in `Samples`, which

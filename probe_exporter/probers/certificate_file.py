@@ -2,18 +2,22 @@
 
 A target is the path of a file or of a directory. The module's `directories` are the only ones that are read:
 
-* A path with a component ``..`` is refused. Symbolic links are followed, and then the real path has to be below one of
-  the directories too: Kubernetes mounts secrets as links within one directory.
-* The real path is opened component by component without following links, so that a link that somebody puts there in
-  the meantime ends in an error.
+* A path with a component ``..``, or one that does not begin with a directory, is refused before anything looks at it:
+  looking at a path may mount a file system.
+* Symbolic links are followed, and then the real path has to be below one of the directories too: Kubernetes mounts
+  secrets as links within one directory.
+* The real path is opened component by component without following links, so that a link that another process puts there
+  in the meantime is an error.
 * Only regular files are read, at most `MAX_FILE_BYTES` each, `MAX_FILES` of a directory, `MAX_BYTES` in all.
+* A file of a directory that can't be used fails the probe, and the other files are reported.
 
-Files are read in a thread. PKCS#12 is decrypted in a helper process: the file chooses how long that takes.
+Files are read and parsed in a thread. PKCS#12 is decrypted in a helper process: the file chooses how long that takes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import stat
 import time
@@ -22,7 +26,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
@@ -35,7 +38,8 @@ from probe_exporter.settings.rules import exclusive, required
 from probe_exporter.settings.secrets import Secret
 from probe_exporter.tls import certificates
 from probe_exporter.tls.certificates import Certificate, earliest_expiry
-from probe_exporter.tls.handshake import CERTIFICATE_INFO, EARLIEST_EXPIRY, Handshake
+from probe_exporter.tls.handshake import Handshake
+from probe_exporter.tls.metrics import CERTIFICATE_INFO, EARLIEST_EXPIRY
 from probe_exporter.tls.settings import CertificateSettings
 from probe_exporter.values import pool
 
@@ -44,8 +48,11 @@ MAX_BYTES = 16 << 20
 MAX_FILES = 256
 MAX_ENTRIES = 4096
 """Entries of a directory that are looked at."""
-MAX_CERTIFICATES = 1024
-"""Certificates of one file."""
+MAX_CERTIFICATES = 4096
+"""Certificates of all files."""
+MAX_CERTIFICATE_BYTES = 64 << 10
+"""Bytes of one certificate: 3,000 names. Parsing holds the interpreter's lock, so a larger one would block the event
+loop for too long, even from a thread."""
 
 SUFFIXES = (".pem", ".crt", ".cer", ".cert", ".der", ".p12", ".pfx")
 """Names of files in a directory that are read; other files, such as keys, are not opened."""
@@ -100,16 +107,42 @@ class _File(NamedTuple):
     data: bytes
 
 
+class _Read(NamedTuple):
+    """What was read: files, and for each other file of a directory why it was not."""
+
+    files: list[_File]
+    failures: list[ProbeFailed]
+
+
 async def probe_certificate_file(probe: Probe, settings: CertificateFileSettings) -> None:
     """Reads certificates from a file or a directory of the exporter's machine."""
     with probe.phase("read") as phase:
         phase.about = probe.target
-        files = await asyncio.to_thread(read_target, probe.target, settings.directories)
+        files, failures = await asyncio.to_thread(read_target, probe.target, settings.directories)
+        for failure in failures:
+            probe.log("Can't use a file", level=logging.WARNING, err=failure.message)
+            probe.fail(failure)
         password = await asyncio.to_thread(_password, settings)
     probe.set(FILES, len(files))
     with probe.phase("validation"):
-        chains = [(file.name, await _parse(probe, file, password)) for file in files]
-        _report(probe, [(name, chain) for name, chain in chains if chain])
+        _report(probe, await _parse_all(probe, files, password))
+
+
+async def _parse_all(probe: Probe, files: Sequence[_File], password: str) -> list[tuple[str, Sequence[Certificate]]]:
+    """Return the certificates of each file that holds any.
+
+    Raises:
+        ProbeFailed: they are more than `MAX_CERTIFICATES`.
+    """
+    chains, count = [], 0
+    for file in files:
+        chain = await _parse(probe, file, password)
+        count += len(chain)
+        if count > MAX_CERTIFICATES:
+            raise ProbeFailed(TOO_LARGE, f"there are more than {MAX_CERTIFICATES} certificates")
+        if chain:
+            chains.append((file.name, chain))
+    return chains
 
 
 async def _parse(probe: Probe, file: _File, password: str) -> Sequence[Certificate]:
@@ -124,9 +157,20 @@ async def _parse(probe: Probe, file: _File, password: str) -> Sequence[Certifica
             except pool.HelperFailed as failed:
                 found = str(failed)
     if isinstance(found, str):
-        probe.fail(ProbeFailed(INVALID, f"{file.name}: {found}"))
-        return ()
-    return [certificates.read(x509.load_der_x509_certificate(der)) for der in found[:MAX_CERTIFICATES]]
+        return _skip(probe, ProbeFailed(INVALID, f"{file.name}: {found}"))
+    if max(map(len, found)) > MAX_CERTIFICATE_BYTES:
+        message = f"{file.name}: a certificate has more than {MAX_CERTIFICATE_BYTES} bytes"
+        return _skip(probe, ProbeFailed(TOO_LARGE, message))
+    chain = await asyncio.to_thread(read_chain, found)
+    if isinstance(chain, str):
+        return _skip(probe, ProbeFailed(INVALID, f"{file.name}: {chain}"))
+    return chain
+
+
+def _skip(probe: Probe, failure: ProbeFailed) -> Sequence[Certificate]:
+    probe.log("Can't use a file", level=logging.WARNING, err=failure.message)
+    probe.fail(failure)
+    return ()
 
 
 def _report(probe: Probe, chains: Sequence[tuple[str, Sequence[Certificate]]]) -> None:
@@ -158,7 +202,7 @@ def _judge(probe: Probe, name: str, chain: Sequence[Certificate]) -> None:
 # --- reading -----------------------------------------------------------------------------------------------
 
 
-def read_target(target: str, directories: Sequence[str]) -> list[_File]:
+def read_target(target: str, directories: Sequence[str]) -> _Read:
     """Return the files of a target: the file itself, or those of the directory whose names end in `SUFFIXES`.
 
     Args:
@@ -172,28 +216,40 @@ def read_target(target: str, directories: Sequence[str]) -> list[_File]:
     try:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             return _read_directory(descriptor, root, real)
-        return [_File(target, _read(descriptor, target))]
+        return _Read([_File(target, _read(descriptor, target))], [])
     finally:
         os.close(descriptor)
 
 
 def _resolve(target: str, directories: Sequence[str]) -> tuple[str, str]:
     """Return the real path of a target, and the real path of the directory that allows it."""
-    if not target or "\0" in target:
+    if not target or "\0" in target or not _is_encodable(target):
         raise ProbeFailed(Reason.TARGET_INVALID, "the target is not a path")
     if ".." in Path(target).parts:
         raise ProbeFailed(Reason.TARGET_DENIED, "the path of a certificate has no component `..`")
     roots = [os.path.realpath(directory) for directory in directories]
-    wanted = os.path.join(directories[0], target)  # noqa: PTH118  # an absolute target replaces the directory
-    real = os.path.realpath(wanted)
-    for root in roots:
-        if Path(real).is_relative_to(root):
-            return real, root
+    wanted = Path(directories[0], target)  # an absolute target replaces the directory
+    if any(wanted.is_relative_to(directory) for directory in (*directories, *roots)):
+        real = os.path.realpath(wanted)
+        for root in roots:
+            if Path(real).is_relative_to(root):
+                return real, root
     raise ProbeFailed(Reason.TARGET_DENIED, "the file is not below one of the module's `directories`")
 
 
-def _open_below(root: str, real: str) -> int:
+def _is_encodable(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _open_below(root: str, real: str, name: str = "the file") -> int:
     """Open a path below a directory without following any symbolic link; return the descriptor.
+
+    Args:
+        name: the file, for messages.
 
     Raises:
         ProbeFailed: there is a link now, or the path can't be opened.
@@ -208,7 +264,7 @@ def _open_below(root: str, real: str) -> int:
             finally:
                 os.close(outer)
     except OSError as error:
-        raise ProbeFailed(UNREADABLE, f"the file can't be read: {error.strerror}") from None
+        raise ProbeFailed(UNREADABLE, f"{name} can't be read: {error.strerror}") from None
     return descriptor
 
 
@@ -232,23 +288,35 @@ def _read(descriptor: int, name: str) -> bytes:
     return b"".join(pieces)
 
 
-def _read_directory(descriptor: int, root: str, real: str) -> list[_File]:
-    files, size = list[_File](), 0
+def _read_directory(descriptor: int, root: str, real: str) -> _Read:
+    files, failures, size = list[_File](), list[ProbeFailed](), 0
     for name in _certificate_names(descriptor):
-        path = os.path.realpath(os.path.join(real, name))  # noqa: PTH118  # a directory of links, as Kubernetes has it
-        if not Path(path).is_relative_to(root):
-            continue  # a link that leads away
-        opened = _open_below(root, path)
         try:
-            if stat.S_ISDIR(os.fstat(opened).st_mode):
-                continue
-            files.append(_File(name, _read(opened, name)))
-        finally:
-            os.close(opened)
-        size += len(files[-1].data)
+            file = _read_below(root, real, name)
+        except ProbeFailed as failed:
+            failures.append(failed)
+            continue
+        if file is None:
+            continue
+        files.append(file)
+        size += len(file.data)
         if len(files) > MAX_FILES or size > MAX_BYTES:
             raise ProbeFailed(TOO_LARGE, f"the directory has more than {MAX_FILES} files or {MAX_BYTES} bytes")
-    return files
+    return _Read(files, failures[:MAX_FILES])
+
+
+def _read_below(root: str, real: str, name: str) -> _File | None:
+    """Return a file of a directory; None for a directory, and for a link that leads away from `root`."""
+    path = os.path.realpath(os.path.join(real, name))  # noqa: PTH118  # a directory of links, as Kubernetes has it
+    if not Path(path).is_relative_to(root):
+        return None
+    opened = _open_below(root, path, name)
+    try:
+        if stat.S_ISDIR(os.fstat(opened).st_mode):
+            return None
+        return _File(name, _read(opened, name))
+    finally:
+        os.close(opened)
 
 
 def _certificate_names(descriptor: int) -> list[str]:
@@ -283,7 +351,7 @@ def parse_pem(data: bytes) -> list[bytes] | str:
     """Parse PEM; other blocks, such as keys, are skipped."""
     try:
         return [_der(one) for one in x509.load_pem_x509_certificates(data)]
-    except ValueError:
+    except certificates.UNREADABLE:
         return "there is no certificate in PEM form that can be parsed"
 
 
@@ -291,7 +359,7 @@ def parse_der(data: bytes) -> list[bytes] | str:
     """Parse one certificate as DER."""
     try:
         return [_der(x509.load_der_x509_certificate(data))]
-    except ValueError:
+    except certificates.UNREADABLE:
         return "this is no certificate"
 
 
@@ -299,11 +367,21 @@ def parse_pkcs12(data: bytes, password: str) -> list[bytes] | str:
     """Parse PKCS#12: the certificate of the key first. Runs in a helper process."""
     try:
         found = pkcs12.load_pkcs12(data, password.encode() or None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except certificates.UNREADABLE:
         return "neither a certificate nor a PKCS#12 file that this password opens"
     ordered = [found.cert, *found.additional_certs]
     ders = [_der(one.certificate) for one in ordered if one is not None]
     return ders or "the PKCS#12 file has no certificate"
+
+
+def read_chain(ders: Sequence[bytes]) -> list[Certificate] | str:
+    """Return certificates, of which everything that metrics need is read. Runs in a thread."""
+    chain = [certificates.read(x509.load_der_x509_certificate(der)) for der in ders]
+    try:
+        _ = chain[0].labels, chain[0].summary, [one.expiry for one in chain]  # cached properties
+    except ProbeFailed:
+        return "the names of the certificate can't be read"
+    return chain
 
 
 def _der(certificate: x509.Certificate) -> bytes:

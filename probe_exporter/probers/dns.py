@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Annotated, NamedTuple
 
@@ -14,11 +13,12 @@ from pydantic import AfterValidator
 from probe_exporter.addresses import literals
 from probe_exporter.addresses.endpoints import host_and_port
 from probe_exporter.network import opening
+from probe_exporter.network.address_choice import choose_address
 from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.prober.metrics import Metric, whole_nanoseconds
+from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.steps import shown
 from probe_exporter.protocols.dns.codes import CLASSES, RCODES, TYPES, rcode_name
@@ -28,7 +28,7 @@ from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Text, encode, nearest
 from probe_exporter.settings.regexps import LateRegexp, Regexp
 from probe_exporter.settings.rules import Absent, Block, required
-from probe_exporter.tls import context, handshake
+from probe_exporter.tls import context, metrics
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
 # --- settings ----------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ async def probe_dns(probe: Probe, settings: DnsSettings) -> None:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "transport_protocol is neither udp nor tcp")
     default = PORT_OF_TLS if settings.dns_over_tls else PORT
     host, port = host_and_port(probe.target, default, settings.transport_protocol or "udp")
-    address = await opening.choose_address(probe, host, settings, DURATION)
+    address = await choose_address(probe, host, settings, DURATION)
     _check_usable(settings)
     if settings.transport_protocol == "tcp":
         response = await _ask_over_tcp(probe, settings, host, address, port)
@@ -207,25 +207,14 @@ def _check_usable(settings: DnsSettings) -> None:
 # The query. The durations are reported even if it fails.
 
 
-@contextmanager
-def _timed(probe: Probe, name: str) -> Iterator[None]:
-    """Time a phase and report its duration, also if it fails."""
-    phase = probe.phase(name)
-    try:
-        with phase:
-            yield
-    finally:
-        probe.set(DURATION, whole_nanoseconds(phase.seconds), name)
-
-
 async def _ask_over_udp(probe: Probe, settings: DnsSettings, address: str, port: int) -> Response:
     """Send the query in a datagram. Skip responses to other queries, as the original does: they may just be late."""
     query, number = settings.query, secrets.randbits(16)
-    with _timed(probe, "connect"):
+    with probe.phase("connect", DURATION):
         datagrams = await opening.dial_udp(probe, address, port, source=settings.source_ip_address)
     strays = 0
     try:
-        with _timed(probe, "request"):
+        with probe.phase("request", DURATION):
             datagrams.send(query.message(number))
             while _number_of(message := await datagrams.read()) != number:
                 strays += 1
@@ -248,12 +237,12 @@ async def _ask_over_tcp(probe: Probe, settings: DnsSettings, host: str, address:
     if settings.dns_over_tls:
         server_name = settings.tls_config.server_name or host
         secure = Secure(context.client_context(settings.tls_config), server_name)
-    with _timed(probe, "connect"):
+    with probe.phase("connect", DURATION):
         connection = await opening.dial(probe, [address], port, source=settings.source_ip_address, secure=secure)
     if connection.handshake is not None:
-        handshake.report(probe, connection.handshake)
+        metrics.report_handshake(probe, connection.handshake)
     try:
-        with _timed(probe, "request"):
+        with probe.phase("request", DURATION):
             message = query.message(number)
             connection.send(len(message).to_bytes(2, "big") + message)
             received = await _read_message(connection)

@@ -28,8 +28,8 @@ from probe_exporter.protocols.http.request import check_references, with_host_he
 from probe_exporter.protocols.http.response import Response
 from probe_exporter.protocols.http.settings import HttpClientSettings
 from probe_exporter.protocols.http.url import URL, parse_target
-from probe_exporter.protocols.http.whole import Asking, WholePage
-from probe_exporter.scrape import about
+from probe_exporter.protocols.http.whole_page import PageRequests, WholePage
+from probe_exporter.scrape import build_info
 from probe_exporter.scrape.lint import RULES, findings
 from probe_exporter.scrape.page import TYPES, Malformed, Page, TooManySamples
 from probe_exporter.scrape.reading import FORMATS, Format, FormatName, accept, announced, free, read
@@ -37,10 +37,10 @@ from probe_exporter.scrape.reexpose import ReexposeSettings
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Size, Text
 from probe_exporter.settings.secrets import Named
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 from probe_exporter.values import documents, pool
-from probe_exporter.values.finding import SearchedAnswer, report
+from probe_exporter.values.search import SearchedAnswer, report
 from probe_exporter.values.settings import Metrics
 
 # --- settings ----------------------------------------------------------------------------------------------
@@ -127,19 +127,19 @@ class ExporterSettings(CertificateSettings, HttpClientSettings, AddressSettings)
                 )
 
     @cached_property
-    def asking(self) -> Asking:
+    def metrics_requests(self) -> PageRequests:
         """The requests for the page of metrics."""
-        return Asking.make(self, self, {"Accept": accept(self.formats), **self.headers}, self.tokens)
+        return PageRequests.make(self, self, {"Accept": accept(self.formats), **self.headers}, self.tokens)
 
     @cached_property
-    def asking_health(self) -> Asking:
+    def health_requests(self) -> PageRequests:
         """The requests for health: without redirects, because one to a login page is not a healthy answer."""
-        return Asking.make(self.model_copy(update={"follow_redirects": False}), self, self.headers, self.tokens)
+        return PageRequests.make(self.model_copy(update={"follow_redirects": False}), self, self.headers, self.tokens)
 
     @cached_property
-    def asking_metadata(self) -> Asking:
+    def metadata_requests(self) -> PageRequests:
         """The requests for metadata."""
-        return Asking.make(self, self, {"Accept": "application/json", **self.headers}, self.tokens)
+        return PageRequests.make(self, self, {"Accept": "application/json", **self.headers}, self.tokens)
 
     @cached_property
     def tokens(self) -> TokenSource | None:
@@ -159,7 +159,7 @@ def with_hostname(settings: ExporterSettings, hostname: str) -> ExporterSettings
         ValueError: the settings have another Host header.
     """
     settings.tokens  # noqa: B018  # the copy shares the source and its token
-    return with_host_header(settings, hostname, made_of_it=("asking", "asking_health", "asking_metadata"))
+    return with_host_header(settings, hostname, made_of_it=("metrics_requests", "health_requests", "metadata_requests"))
 
 
 # --- metrics and reasons -------------------------------------------------------------------------------------
@@ -238,13 +238,13 @@ _ABSENT = (404, 405, 410, 501)
 
 async def probe_exporter(probe: Probe, settings: ExporterSettings) -> None:
     """Fetches and checks an exporter's page of metrics, its health API and its metadata API."""
-    visit = _Visit(probe, settings)
-    await visit.set_out()
-    await visit.resolve()
-    await visit.metrics()
-    await visit.health()
-    await visit.metadata()
-    await visit.values()
+    running = _ExporterProbe(probe, settings)
+    await running.prepare()
+    await running.resolve()
+    await running.metrics()
+    await running.health()
+    await running.metadata()
+    await running.values()
 
 
 def _target(text: str) -> URL:
@@ -256,7 +256,7 @@ def _target(text: str) -> URL:
         raise ProbeFailed(Reason.TARGET_INVALID, str(error)) from None
 
 
-class _Visit:
+class _ExporterProbe:
     """One probe: its requests, and what they have in common."""
 
     def __init__(self, probe: Probe, settings: ExporterSettings) -> None:
@@ -268,31 +268,31 @@ class _Visit:
         self._headers: Callable[[str], list[str]] = lambda _: []
         self._page: bytes | None = None  # if values are searched in it
         self._document: bytes | None = None  # of the metadata API
-        self._build_info = about.selection()
+        self._build_info = build_info.selection()
 
-    async def set_out(self) -> None:
+    async def prepare(self) -> None:
         """Check the settings before anything is sent, and set the metrics that every result has."""
         settings = self._settings
         check_references(settings)
         if self._url.secure or settings.has_tls_config:
-            await WholePage(self._probe, settings.asking, self._url).journey.prepare_tls()
+            await WholePage(self._probe, settings.metrics_requests, self._url).follower.prepare_tls()
         for metric in (STATUS_CODE, BODY, PARSED):
             self._probe.set(metric, 0)
 
     async def resolve(self) -> None:
         """Choose the address for all requests."""
-        journey = WholePage(self._probe, self._settings.asking, self._url).journey
+        follower = WholePage(self._probe, self._settings.metrics_requests, self._url).follower
         try:
-            self._addresses = [await journey.resolve(self._url)]
+            self._addresses = [await follower.resolve(self._url)]
         finally:
-            self._probe.set(DURATION, round(journey.resolve_seconds, 9), "resolve")
+            self._probe.set(DURATION, round(follower.resolve_seconds, 9), "resolve")
 
     # The metrics API.
 
     async def metrics(self) -> None:
         """Fetch the page, parse it, and check it against conventions."""
         probe = self._probe
-        with WholePage(probe, self._settings.asking, self._url) as there:
+        with WholePage(probe, self._settings.metrics_requests, self._url) as there:
             try:
                 response = (await there.open(self._addresses)).response
                 probe.set(STATUS_CODE, response.status)
@@ -300,7 +300,7 @@ class _Visit:
                 with probe.phase("transfer"):
                     body = await there.read(self._settings.body_size_limit)
             except ProbeFailed as failed:
-                if not there.journey.connect_seconds:
+                if not there.follower.connect_seconds:
                     raise  # there is no server for the other requests
                 probe.fail(failed)
                 probe.current_phase = ""  # the next requests have phases of their own
@@ -320,14 +320,14 @@ class _Visit:
 
     def _report(self, there: WholePage) -> None:
         """Report the seconds of each phase, and the last connection's TLS."""
-        probe, journey = self._probe, there.journey
-        probe.add(DURATION, round(journey.resolve_seconds, 9), "resolve")  # of later hops
-        probe.set(DURATION, round(journey.connect_seconds, 9), "connect")
-        probe.set(DURATION, round(journey.tls_seconds, 9), "tls")
-        probe.set(DURATION, round(journey.processing_seconds, 9), "processing")
+        probe, follower = self._probe, there.follower
+        probe.add(DURATION, round(follower.resolve_seconds, 9), "resolve")  # of later hops
+        probe.set(DURATION, round(follower.connect_seconds, 9), "connect")
+        probe.set(DURATION, round(follower.tls_seconds, 9), "tls")
+        probe.set(DURATION, round(follower.processing_seconds, 9), "processing")
         probe.set(DURATION, round(there.transfer_seconds, 9), "transfer")
-        if journey.last is not None and journey.last.handshake is not None:
-            handshake.report(probe, journey.last.handshake)
+        if follower.last is not None and follower.last.handshake is not None:
+            metrics.report_handshake(probe, follower.last.handshake)
 
     def _format(self, response: Response) -> Format:
         """Return the format of the response; raise `ProbeFailed` if it can't be a page of metrics."""
@@ -418,7 +418,7 @@ class _Visit:
     async def _health_at(self, path: str) -> str:
         """Return ``healthy``, why it is not, or an empty string if there is no such path."""
         url = self._url._replace(path=path)
-        with WholePage(self._probe, self._settings.asking_health, url) as there:
+        with WholePage(self._probe, self._settings.health_requests, url) as there:
             try:
                 with within(self._probe.remaining / 2):
                     status = (await there.open(self._addresses)).response.status
@@ -434,7 +434,7 @@ class _Visit:
         probe, settings = self._probe, self._settings
         with probe.phase("metadata", DURATION):
             found = await self._ask_metadata() if settings.metadata_path else None
-            labels = about.told(self._build_info)
+            labels = build_info.program_of(self._build_info)
             if found is not None:
                 labels = (settings.metadata_path, *found)
             if labels is not None:
@@ -447,7 +447,7 @@ class _Visit:
     async def _ask_metadata(self) -> tuple[str, str, str] | None:
         """Return name, version and revision from the metadata API; None if there is none."""
         url = self._url._replace(path=self._settings.metadata_path)
-        with WholePage(self._probe, self._settings.asking_metadata, url) as there:
+        with WholePage(self._probe, self._settings.metadata_requests, url) as there:
             try:
                 with within(self._probe.remaining / 2):
                     response = (await there.open(self._addresses)).response
@@ -499,7 +499,11 @@ def describe(document: bytes) -> tuple[str, str, str] | str | None:
         return str(error)
     if not isinstance(fields, dict):
         return None
-    return about.short(fields.get("name")), about.short(fields.get("version")), about.short(fields.get("revision"))
+    return (
+        build_info.short(fields.get("name")),
+        build_info.short(fields.get("version")),
+        build_info.short(fields.get("revision")),
+    )
 
 
 prober = Prober(

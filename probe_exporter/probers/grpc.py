@@ -15,8 +15,9 @@ from pydantic import Field as Default
 
 from probe_exporter.addresses import literals
 from probe_exporter.addresses.endpoints import join_host_port
+from probe_exporter.network.address_choice import choose_address
 from probe_exporter.network.connection import Connection, Secure
-from probe_exporter.network.opening import choose_address, dial
+from probe_exporter.network.opening import dial
 from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
@@ -37,7 +38,7 @@ from probe_exporter.protocols.http.proxy import Proxies
 from probe_exporter.protocols.http.url import URL, parse_target
 from probe_exporter.settings.fields import Text, encode
 from probe_exporter.settings.secrets import NamedLists
-from probe_exporter.tls import context, handshake
+from probe_exporter.tls import context, metrics
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes
     probe.add(PARTS, whole_nanoseconds(connection.connect_seconds), "connect")
     if connection.handshake is not None:
         probe.add(PARTS, whole_nanoseconds(connection.tls_seconds), "tls")
-        handshake.report(probe, connection.handshake)
+        metrics.report_handshake(probe, connection.handshake)
         if connection.handshake.protocol not in ALPN:
             connection.close()
             raise CallFailed(Status.UNAVAILABLE, Reason.GRPC_NOT_HTTP2, "the server does not accept HTTP/2 by ALPN")

@@ -22,8 +22,8 @@ from probe_exporter.protocols.http import checks, http1
 from probe_exporter.protocols.http.checks import parse_date
 from probe_exporter.protocols.http.content import CODINGS, DEFAULT_MAX_JSON_BYTES, Body, accepts, receive
 from probe_exporter.protocols.http.exchange import Exchange
-from probe_exporter.protocols.http.journey import MAX_REDIRECTS, Journey
 from probe_exporter.protocols.http.oauth2 import TokenSource
+from probe_exporter.protocols.http.redirects import MAX_REDIRECTS, RedirectFollower
 from probe_exporter.protocols.http.request import RequestTemplate, check_references, with_host_header
 from probe_exporter.protocols.http.response import Response
 from probe_exporter.protocols.http.settings import HttpClientSettings
@@ -34,9 +34,9 @@ from probe_exporter.settings.fields import FilePath, Size, Text
 from probe_exporter.settings.regexps import Regexp
 from probe_exporter.settings.rules import Block, exclusive, required
 from probe_exporter.settings.secrets import Named
-from probe_exporter.tls.handshake import report, report_no_chain
+from probe_exporter.tls.metrics import report_handshake, report_no_chain
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
-from probe_exporter.values import finding
+from probe_exporter.values import search
 from probe_exporter.values.settings import Metrics, need_body, need_json
 
 # --- settings ----------------------------------------------------------------------------------------------
@@ -234,25 +234,25 @@ FAILED_BY_CEL = Metric(
 
 async def probe_http(probe: Probe, settings: HttpSettings) -> None:
     """Fetches a URL, follows redirects, and checks the last response against the module's settings."""
-    visit = _Visit(probe, settings)
+    running = _HttpProbe(probe, settings)
     try:
-        await visit.ask()
-        await visit.judge()
+        await running.send_request()
+        await running.check_response()
     finally:
-        visit.leave()
-        visit.report()
+        running.close()
+        running.report()
 
 
-class _Visit:
+class _HttpProbe:
     """One probe; `report` sets its metrics, wherever it ended."""
 
     def __init__(self, probe: Probe, settings: HttpSettings) -> None:
         self._probe = probe
         self._settings = settings
-        self._journey = Journey(probe, settings, settings, http3=settings.enable_http3)
+        self._follower = RedirectFollower(probe, settings, settings, http3=settings.enable_http3)
         self._upload: BinaryIO | None = None
         self._resolved = False
-        self._set_out = False
+        self._request_begun = False
         self._transfer_seconds = 0.0
         self._body = Body()
         self._failed_by_regexp = False
@@ -260,7 +260,7 @@ class _Visit:
 
     # Requests: from the target to the head of the last response.
 
-    async def ask(self) -> None:
+    async def send_request(self) -> None:
         """Send the request, and follow redirects."""
         settings = self._settings
         try:
@@ -271,15 +271,15 @@ class _Visit:
             url = url.secured()
             self._probe.log("HTTP/3 needs https: using it instead of http", level=logging.INFO, url=str(url))
         self._resolved = not settings.leaves_names_to_proxy
-        addresses = [await self._journey.resolve(url)] if self._resolved else []
+        addresses = [await self._follower.resolve(url)] if self._resolved else []
         await self._check_settings(url)
-        self._set_out = True
-        fetch = partial(self._journey.fetch, settings.template, url, addresses, self._upload)
+        self._request_begun = True
+        fetch = partial(self._follower.fetch, settings.template, url, addresses, self._upload)
         if settings.tokens is None:
             await fetch()
         else:
             agent = dict(settings.template.headers).get("User-Agent", "")
-            await settings.tokens.travel(self._probe, agent, fetch)
+            await settings.tokens.request_with_token(self._probe, agent, fetch)
 
     async def _check_settings(self, url: URL) -> None:
         """Check the settings before anything is sent."""
@@ -287,26 +287,26 @@ class _Visit:
         check_references(settings)
         http1.check_method(settings.template.method)
         if url.secure or settings.has_tls_config:
-            await self._journey.prepare_tls()
+            await self._follower.prepare_tls()
         if settings.body_file:
             self._open_body_file()
 
     def _open_body_file(self) -> None:
         path = self._settings.body_file
         try:
-            self._upload = Path(path).open("rb")  # noqa: SIM115  # `leave` closes it
+            self._upload = Path(path).open("rb")  # noqa: SIM115  # `close` closes it
         except OSError as error:
             check_files(error, f"reading {path}")
             raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"body_file {path} can't be read: {error.strerror}") from None
 
     # Checks: all are made in order; the first that fails is the reason.
 
-    async def judge(self) -> None:
+    async def check_response(self) -> None:
         """Read the last response's body, and check the response against the module's settings."""
-        settings, exchange = self._settings, self._journey.last
+        settings, exchange = self._settings, self._follower.last
         assert exchange is not None
         with self._probe.phase("validation"):
-            good = await self._head_is_good(exchange.response)
+            good = await self._check_head(exchange.response)
         by_regexp = good and bool(settings.fail_if_body_matches_regexp or settings.fail_if_body_not_matches_regexp)
         by_cel = good and settings.has_cel
         # A body that can't be read fails the first check of the body, as in the original.
@@ -314,25 +314,25 @@ class _Visit:
         self._failed_by_cel = by_cel and not by_regexp
         self._transfer_seconds = time.perf_counter() - exchange.first_byte_at
         hold = by_regexp or by_cel or settings.holds_body
-        if not self._journey.refused or hold:
+        if not self._follower.refused or hold:
             as_json = by_cel or settings.reads_json
             read = await self._read_body(exchange, hold=hold, default_limit=DEFAULT_MAX_JSON_BYTES if as_json else 0)
             if read and (by_regexp or by_cel):
                 with self._probe.phase("validation"):
-                    await self._judge_body(by_cel)
+                    await self._check_body(by_cel)
         with self._probe.phase("validation"):
-            self._judge_connection(exchange)
+            self._check_connection(exchange)
         if settings.metrics:
             with self._probe.phase("values"):
                 text = await self._body.text()
-                await finding.report(
-                    self._probe, settings.metrics, finding.SearchedAnswer(exchange.response.get_all, text, text)
+                await search.report(
+                    self._probe, settings.metrics, search.SearchedAnswer(exchange.response.get_all, text, text)
                 )
 
-    async def _head_is_good(self, response: Response) -> bool:
+    async def _check_head(self, response: Response) -> bool:
         settings = self._settings
         try:
-            if self._journey.redirects > MAX_REDIRECTS and response.status not in settings.valid_status_codes:
+            if self._follower.redirects > MAX_REDIRECTS and response.status not in settings.valid_status_codes:
                 raise ProbeFailed(Reason.HTTP_REDIRECT, f"there were more than {MAX_REDIRECTS} redirects")
             checks.status_code(response.status, settings.valid_status_codes)
             self._failed_by_regexp = True
@@ -360,7 +360,7 @@ class _Visit:
                 self._transfer_seconds = time.perf_counter() - exchange.first_byte_at
         return coding in CODINGS
 
-    async def _judge_body(self, by_cel: bool) -> None:
+    async def _check_body(self, by_cel: bool) -> None:
         settings, text = self._settings, await self._body.text()
         try:
             await checks.body(text, settings.fail_if_body_matches_regexp, settings.fail_if_body_not_matches_regexp)
@@ -374,7 +374,7 @@ class _Visit:
         except ProbeFailed as failed:
             self._probe.fail(failed)
 
-    def _judge_connection(self, exchange: Exchange) -> None:
+    def _check_connection(self, exchange: Exchange) -> None:
         settings, secure = self._settings, exchange.handshake is not None
         try:
             checks.version(f"HTTP/{exchange.response.version}", settings.valid_http_versions)
@@ -387,22 +387,22 @@ class _Visit:
 
     # The end.
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Close the connection and the uploaded file."""
-        self._journey.end()
+        self._follower.close()
         if self._upload is not None:
             self._upload.close()
 
     def report(self) -> None:
         """Set the metrics from what has been measured."""
-        probe, journey = self._probe, self._journey
-        response = journey.last.response if journey.last else None
-        handshake = journey.last.handshake if journey.last else None
+        probe, follower = self._probe, self._follower
+        response = follower.last.response if follower.last else None
+        handshake = follower.last.handshake if follower.last else None
         probe.set(STATUS_CODE, response.status if response else 0)
         probe.set(CONTENT_LENGTH, response.content_length if response else 0)
         probe.set(VERSION, float(response.version) if response else 0)
         probe.set(BODY_LENGTH, self._body.length)
-        probe.set(REDIRECTS, journey.redirects)
+        probe.set(REDIRECTS, follower.redirects)
         probe.set(SSL, 1 if handshake else 0)
         probe.set(FAILED_BY_REGEXP, 1 if self._failed_by_regexp else 0)
         if self._settings.has_cel:
@@ -412,18 +412,18 @@ class _Visit:
             probe.set(LAST_MODIFIED, modified)
         self._report_durations()
         if handshake is not None:
-            report(probe, handshake)
+            report_handshake(probe, handshake)
             report_no_chain(probe, handshake)
 
     def _report_durations(self) -> None:
-        probe, journey = self._probe, self._journey
+        probe, follower = self._probe, self._follower
         # Whole nanoseconds: more digits are noise.
-        if self._resolved or journey.hops > 1:
-            probe.set(DURATION, whole_nanoseconds(journey.resolve_seconds), "resolve")
-        if self._set_out:
-            probe.set(DURATION, whole_nanoseconds(journey.connect_seconds), "connect")
-            probe.set(DURATION, whole_nanoseconds(journey.tls_seconds), "tls")
-            probe.set(DURATION, whole_nanoseconds(journey.processing_seconds), "processing")
+        if self._resolved or follower.hops > 1:
+            probe.set(DURATION, whole_nanoseconds(follower.resolve_seconds), "resolve")
+        if self._request_begun:
+            probe.set(DURATION, whole_nanoseconds(follower.connect_seconds), "connect")
+            probe.set(DURATION, whole_nanoseconds(follower.tls_seconds), "tls")
+            probe.set(DURATION, whole_nanoseconds(follower.processing_seconds), "processing")
             probe.set(DURATION, whole_nanoseconds(self._transfer_seconds), "transfer")
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from pydantic import AfterValidator
 
-from probe_exporter.network import opening
+from probe_exporter.network.address_choice import choose_address
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
@@ -92,7 +92,7 @@ async def probe_icmp(probe: Probe, settings: IcmpSettings) -> None:
     """Ping a host: send ICMP echo requests and wait for replies."""
     for phase in ("resolve", "setup", "rtt"):
         probe.set(DURATION, 0, phase)
-    address = await opening.choose_address(probe, _without_brackets(probe.target), settings, DURATION)
+    address = await choose_address(probe, _without_brackets(probe.target), settings, DURATION)
     with probe.phase("setup") as setup:
         path = PingPath(
             probe,
@@ -110,7 +110,7 @@ async def probe_icmp(probe: Probe, settings: IcmpSettings) -> None:
             reply = await path.ping(payload)
             probe.set(DURATION, whole_nanoseconds(reply.seconds), "rtt")
         else:
-            reply = await _Series(probe, path, settings).run(payload)
+            reply = await _PingRun(probe, path, settings).run(payload)
     probe.log("Got a reply", rtt_seconds=whole_nanoseconds(reply.seconds), hop_limit=reply.hop_limit)
     if reply.hop_limit is not None:
         probe.set(HOP_LIMIT, reply.hop_limit)
@@ -132,7 +132,7 @@ def _check_time(probe: Probe, settings: IcmpSettings) -> None:
         )
 
 
-class _Series:
+class _PingRun:
     """Several pings, sent at even intervals, independent of replies.
 
     After the last request, outstanding replies have twice the longest round trip so far, but at least one interval.
@@ -167,9 +167,9 @@ class _Series:
     async def _pause(self, until: float) -> None:
         """Wait until a time; raise the error of a ping that fails meanwhile."""
         while (left := until - self._clock()) > 0:
-            flying = self._flying()
-            if flying:
-                await asyncio.wait(flying, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
+            unanswered = self._unanswered()
+            if unanswered:
+                await asyncio.wait(unanswered, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
             else:
                 await asyncio.sleep(left)
             self._raise_errors()
@@ -178,16 +178,16 @@ class _Series:
         """Wait for the outstanding replies."""
         sent = self._clock()
         end = sent + self._probe.remaining - MARGIN
-        while flying := self._flying():
+        while unanswered := self._unanswered():
             slowest = max((reply.seconds for reply in self._replies()), default=math.inf)
             left = min(end, sent + max(self._settings.interval, 2 * slowest)) - self._clock()
             if left <= 0:
                 break
-            await asyncio.wait(flying, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(unanswered, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             self._raise_errors()
         self._raise_errors()
 
-    def _flying(self) -> list[asyncio.Task[Reply]]:
+    def _unanswered(self) -> list[asyncio.Task[Reply]]:
         return [ping for ping in self._pings if not ping.done()]
 
     def _raise_errors(self) -> None:

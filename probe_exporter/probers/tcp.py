@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from probe_exporter.addresses.endpoints import port_number, split_host_port
-from probe_exporter.network.opening import choose_address, dial
+from probe_exporter.network.address_choice import choose_address
+from probe_exporter.network.opening import dial
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.metrics import Metric

@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator, Mapping
 
 from probe_exporter.addresses.endpoints import port_number, split_host_port
+from probe_exporter.network.address_choice import choose_address
 from probe_exporter.network.datagrams import Datagrams
-from probe_exporter.network.opening import choose_address, dial_udp
+from probe_exporter.network.opening import dial_udp
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason

@@ -14,11 +14,12 @@ from pydantic import BeforeValidator, Field
 
 from probe_exporter.addresses.cache import remembered
 from probe_exporter.network import opening
+from probe_exporter.network.address_choice import choose_address
 from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.metrics import Metric, whole_nanoseconds
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.messages import Messages, MessageSettings
 from probe_exporter.protocols.dialogue.steps import walk
@@ -30,7 +31,7 @@ from probe_exporter.protocols.http.settings import HttpClientSettings, HttpHeade
 from probe_exporter.protocols.http.upgrade import BELONGS_TO_HANDSHAKE, check_upgrade, make_key, upgrade_request
 from probe_exporter.protocols.http.url import URL, parse
 from probe_exporter.settings.fields import Shorthand, Text
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from probe_exporter.tls.context import client_context
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
@@ -108,15 +109,15 @@ async def probe_websocket(probe: Probe, settings: WebsocketSettings) -> None:
     url = _parse(probe.target)
     for metric in (STATUS_CODE, UPGRADED, FAILED_BY_REGEXP):
         probe.set(metric, 0)
-    visit = _Visit(probe, settings, url)
+    running = _WebsocketProbe(probe, settings, url)
     try:
-        visit.check_settings()
-        address = await visit.resolve()
-        await visit.open(address)
+        running.check_settings()
+        address = await running.resolve()
+        await running.open(address)
         if settings.query_response:
-            await visit.talk()
+            await running.run_dialogue()
     finally:
-        visit.leave()
+        running.close()
 
 
 def _parse(target: str) -> URL:
@@ -138,7 +139,7 @@ def _is_websocket(target: str) -> bool:
     return target[:2].lower() == "ws"
 
 
-class _Visit:
+class _WebsocketProbe:
     """One probe, from its target to the last step; each phase is timed."""
 
     def __init__(self, probe: Probe, settings: WebsocketSettings, url: URL) -> None:
@@ -160,7 +161,7 @@ class _Visit:
 
     async def resolve(self) -> str:
         """Look up the address."""
-        return await opening.choose_address(self._probe, self._url.host, self._settings, DURATION)
+        return await choose_address(self._probe, self._url.host, self._settings, DURATION)
 
     async def open(self, address: str) -> None:
         """Connect and upgrade."""
@@ -171,10 +172,10 @@ class _Visit:
             request = self._request(key)
             self._connection = connection = await self._dial(address)
             connecting = connection.connect_seconds
-            self._probe.set(DURATION, round(connecting, 9), "connect")
+            self._probe.set(DURATION, whole_nanoseconds(connecting), "connect")
             await self._upgrade(connection, request, key)
         finally:
-            self._probe.set(DURATION, round(time.perf_counter() - started - connecting, 9), "processing")
+            self._probe.set(DURATION, whole_nanoseconds(time.perf_counter() - started - connecting), "processing")
 
     def _request(self, key: str) -> Request:
         """Return the request for the upgrade.
@@ -217,7 +218,7 @@ class _Visit:
         if self._url.secure:
             await connection.start_tls(probe, Secure(client_context(config), config.server_name or self._url.host))
             assert connection.handshake is not None
-            handshake.report(probe, connection.handshake)
+            metrics.report_handshake(probe, connection.handshake)
         probe.log("Requesting the upgrade", url=probe.target, host=request.host)
         response = Http1ResponseReader(request.method)
         with probe.phase("processing"):
@@ -231,7 +232,7 @@ class _Visit:
         self._upgraded = True
         connection.restart(response.take_body())
 
-    async def talk(self) -> None:
+    async def run_dialogue(self) -> None:
         """Perform the steps; the label of their duration is the original's, `transfer`."""
         assert self._connection is not None
         peer = Messages(self._probe, _Channel(self._connection, self._conversation))
@@ -242,9 +243,9 @@ class _Visit:
                 await walk(probe, self._settings.query_response, peer)
             probe.set(FAILED_BY_REGEXP, 0)
         finally:
-            probe.set(DURATION, round(time.perf_counter() - started, 9), "transfer")
+            probe.set(DURATION, whole_nanoseconds(time.perf_counter() - started), "transfer")
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Send a close frame if the connection is a WebSocket, and close it without waiting for the server's."""
         if self._connection is None:
             return
@@ -267,9 +268,9 @@ class _Channel:
                 raise failure
             if answers := conversation.outgoing():  # to pings; a server that does not read them has to wait
                 await self._connection.write(answers)
-            elif not conversation.hungry:
+            elif not conversation.needs_data:
                 await asyncio.sleep(0)  # other tasks run between the pieces of a flood
-            if conversation.hungry:
+            if conversation.needs_data:
                 conversation.feed(await self._connection.read())
         return await message.joined()
 

@@ -14,10 +14,15 @@ SOON_DAYS = 21
 MAX_SHOWN_NAMES = 5
 """Host names in one sentence."""
 
+MAX_SHOWN_SENDERS = 16
+"""Addresses that sent the same certificates."""
+
 _ERRORS = {
     "bad_signature": "Its signature does not verify: it was altered, or another key signed it.",
     "chain_too_long": "The chain is longer than a verifier follows.",
     "revoked": "It was revoked.",
+    "revoked_by_crl": "Its authority has revoked it: it is in the revocation list (CRL).",
+    "revoked_by_ocsp": "Its authority has revoked it: the OCSP response says so.",
     "not_an_authority": "It signed another certificate, but it is not that of an authority.",
     "path_too_long": "It signed an authority below it, which its own limit forbids.",
     "wrong_purpose": "It is not for TLS servers.",
@@ -38,6 +43,7 @@ class Certificate(NamedTuple):
         key: such as ``RSA 2048``.
         wrong: sentences about what is wrong with it.
         warnings: sentences about what will be.
+        revoked: whether its authority has revoked it, as far as the module looks for it.
     """
 
     role: str
@@ -54,6 +60,7 @@ class Certificate(NamedTuple):
     fingerprint_sha256: str
     wrong: tuple[str, ...]
     warnings: tuple[str, ...]
+    revoked: bool
 
     @property
     def expiry(self) -> str:
@@ -62,21 +69,24 @@ class Certificate(NamedTuple):
 
     @property
     def left(self) -> str:
-        """How long it is still valid, as text: ``12 days left``, ``expired 3 days ago``."""
-        if self.days < 0:
-            return f"expired {_days(-self.days)} ago"
-        return f"{_days(self.days)} left"
+        """How long it is still valid, as text: ``12 days left``, ``expired 3 days ago``, ``revoked, 12 days left``."""
+        text = f"expired {_days(-self.days)} ago" if self.days < 0 else f"{_days(self.days)} left"
+        return f"revoked, {text}" if self.revoked else text
 
 
 class Peer(NamedTuple):
-    """One TLS handshake.
+    """One TLS handshake, or several with the same result.
 
     Attributes:
+        senders: what sent the certificates: ``127.0.0.1``, ``127.0.0.1 (attempt 2)``; empty if nothing is known.
+        senders_left_out: number of those beyond the limit.
         server_name: the name that the certificate must have.
         verified: False if verification found errors; None if the module does not verify.
         left_out: number of certificates that the peer sent beyond those kept.
     """
 
+    senders: tuple[str, ...]
+    senders_left_out: int
     server_name: str
     version: str
     cipher: str
@@ -89,18 +99,57 @@ class Peer(NamedTuple):
     def verdict(self) -> str:
         """One sentence about the verification."""
         if self.verified is None:
-            return "Not verified: the module sets insecure_skip_verify."
+            why = "the module sets insecure_skip_verify"
+            return f"Revoked, and not verified: {why}." if self.revoked else f"Not verified: {why}."
+        if self.verified and self.revoked:
+            return "Verified, but revoked."
         return "Verified." if self.verified else "The verification failed."
+
+    @property
+    def revoked(self) -> bool:
+        """Whether one of the certificates is revoked."""
+        return any(one.revoked for one in self.certificates)
+
+    @property
+    def sent_by(self) -> str:
+        """What sent the certificates, to be appended to a text: `` sent by 127.0.0.1, 127.0.0.2``; may be empty."""
+        more = f" and {self.senders_left_out} more" if self.senders_left_out else ""
+        return f" sent by {', '.join(self.senders)}{more}" if self.senders else ""
 
 
 def peers(details: Mapping[str, Any], started: float) -> list[Peer]:
-    """Return the TLS handshakes of a probe that showed certificates, in their order.
+    """Return the TLS handshakes of a probe that showed certificates, in their order; equal ones are one.
 
     Args:
-        details: the details of a probe, as `history.record` writes them.
+        details: the details of a probe, as `history.details` writes them.
         started: when the probe began, in Unix seconds.
     """
-    return [_peer(handshake, started) for handshake in details["tls"]]
+    senders: dict[Peer, list[str]] = {}
+    for handshake in details["tls"]:
+        senders.setdefault(_peer(handshake, started), []).append(_sender(handshake, numbered=is_numbered(details)))
+    return [_sent(peer, by) for peer, by in senders.items()]
+
+
+def _sent(peer: Peer, by: Sequence[str]) -> Peer:
+    """Return a peer with its senders, each once."""
+    known = [*dict.fromkeys(filter(None, by))]
+    return peer._replace(
+        senders=tuple(known[:MAX_SHOWN_SENDERS]), senders_left_out=max(0, len(known) - MAX_SHOWN_SENDERS)
+    )
+
+
+def is_numbered(details: Mapping[str, Any]) -> bool:
+    """Whether a probe made several attempts, so that names of its runs have the number of the attempt."""
+    return any(run["attempt"] > 1 for run in details["runs"])
+
+
+def _sender(handshake: Mapping[str, Any], *, numbered: bool) -> str:
+    """Return what sent the certificates; behind a proxy, the address of the run. Earlier builds did not keep it."""
+    run, attempt = handshake.get("run", ""), handshake.get("attempt", 0) if numbered else 0
+    address = handshake.get("address", "") or (f"the run of {run}" if run else "")
+    if not attempt:
+        return str(address)
+    return f"{address} (attempt {attempt})" if address else f"attempt {attempt}"
 
 
 def date(seconds: float) -> str:
@@ -117,6 +166,8 @@ def _peer(handshake: Mapping[str, Any], started: float) -> Peer:
     if anchor is not None:
         sent, roles = [*sent, anchor], [*roles, "trusted authority"]
     return Peer(
+        senders=(),
+        senders_left_out=0,
         server_name=handshake["server_name"],
         version=handshake["version"],
         cipher=handshake["cipher"],
@@ -148,6 +199,7 @@ def _certificate(one: Mapping[str, Any], role: str, handshake: Mapping[str, Any]
         fingerprint_sha256=one["fingerprint_sha256"],
         wrong=tuple(wrong),
         warnings=(f"It expires in {_days(days)}: renew it.",) if 0 <= days < SOON_DAYS else (),
+        revoked=any(error.startswith("revoked") for error in one["errors"]),
     )
 
 

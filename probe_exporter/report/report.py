@@ -13,6 +13,7 @@ from probe_exporter.config.dump import dump
 from probe_exporter.config.module import Module
 from probe_exporter.exposition.text_format import number
 from probe_exporter.history import record
+from probe_exporter.history.details import details_of, to_json
 from probe_exporter.history.record import HistoryEntry
 from probe_exporter.prober.failure import OwnReason
 from probe_exporter.report import peers, waterfall
@@ -21,18 +22,16 @@ from probe_exporter.report.peers import Peer
 from probe_exporter.report.snippets import EXPORTER, Snippets, snippets
 from probe_exporter.report.waterfall import Bar
 from probe_exporter.runner import Result
+from probe_exporter.settings.fields import shorten
 
 MAX_RUNS = 200
+MAX_PHASE_COLUMNS = 8
 MAX_STEPS = 500
 MAX_STEP_CHARACTERS = 2000
 MAX_SAMPLES = 2000
 MAX_LABEL_CHARACTERS = 500
 MAX_SETTINGS_CHARACTERS = 65536
 """Limits of a report; what is left out is counted or marked with an ellipsis."""
-
-MAX_SHOWN_CHARACTERS = 300
-"""Of a name or a message in a table; a target may have 64 KiB."""
-
 
 _TIMESTAMPS = ("_timestamp_seconds", "_expiry")
 MAX_DATE_SECONDS = 1e11  # the year 5138
@@ -42,15 +41,19 @@ class RunRow(NamedTuple):
     """One of several runs of a probe.
 
     Attributes:
+        name: the address, the attempt, or both.
         address: what it connected to; empty if it resolved none.
         attempt: counts from 1.
         start, seconds: seconds since the probe began, and its duration.
         reason: why it failed; empty if it passed.
         decides: whether its metrics and phases are those of the probe.
         phases: names with seconds.
+        bars: the phases in the waterfall of the probe.
         certificate: the first characters of the fingerprint, and the date of expiry; empty without TLS.
+        revoked: whether an authority has revoked its certificate.
     """
 
+    name: str
     address: str
     attempt: int
     start: float
@@ -60,7 +63,17 @@ class RunRow(NamedTuple):
     message: str
     decides: bool
     phases: tuple[tuple[str, float], ...]
+    bars: tuple[Bar, ...]
     certificate: str
+    revoked: bool
+
+    @property
+    def passed(self) -> bool:
+        return not self.reason
+
+    def took(self, phase: str) -> str:
+        """Return the duration of a phase as text; empty if the run did not enter it."""
+        return next((seconds(spent) for name, spent in self.phases if name == phase), "")
 
 
 class Step(NamedTuple):
@@ -105,8 +118,10 @@ class Report:
         explanation: of the reason; None on success.
         parameters: what the request gave beside module and target.
         place: where the module is defined; empty if it is not in the configuration (any more).
+        bars: the waterfall of a probe with one run; with several, each run has its own.
         runs: the runs of the prober, if the module wants several in one probe; `runs_left_out` counts those beyond the
             limit.
+        run_phases: names of the phases of all runs, in their order.
         steps: the log; `steps_left_out` counts those beyond the limit.
         families: the metrics; `samples_left_out` counts the samples beyond the limit.
         settings: of the module, in effect, as YAML.
@@ -129,6 +144,7 @@ class Report:
     peers: tuple[Peer, ...]
     runs: tuple[RunRow, ...]
     runs_left_out: int
+    run_phases: tuple[str, ...]
     steps: tuple[Step, ...]
     steps_left_out: int
     families: tuple[Family, ...]
@@ -145,6 +161,18 @@ class Report:
         during = f" in phase {self.phase}" if self.phase else ""
         return f"The probe failed{during} after {took}."
 
+    @property
+    def revoked(self) -> tuple[str, ...]:
+        """Sentences about certificates that an authority has revoked."""
+        return tuple(
+            dict.fromkeys(
+                f"The certificate of {one.title}{peer.sent_by and f',{peer.sent_by},'} is revoked."
+                for peer in self.peers
+                for one in peer.certificates
+                if one.revoked
+            )
+        )
+
 
 def of_result(
     result: Result, *, id: int | None = None, exporter: str = EXPORTER, options: Sequence[str] = ()
@@ -156,7 +184,7 @@ def of_result(
         exporter, options: as for `snippets`.
     """
     entry = record.entry(-1 if id is None else id, result)
-    return of_entry(entry, record.details(result), result.module, exporter=exporter, options=options)
+    return of_entry(entry, details_of(result), result.module, exporter=exporter, options=options)
 
 
 def of_entry(
@@ -171,14 +199,14 @@ def of_entry(
 
     Args:
         entry: a negative id stands for none.
-        details: of the probe, as `history.record` writes them.
+        details: of the probe, as `history.details` writes them.
         module: from the configuration; None if it has none of this name.
         exporter, options: as for `snippets`.
     """
-    reasons: Iterable[OwnReason] = module.prober.reasons if module is not None else ()
     families, samples_left_out = _families(details["families"])
     steps = details["events"]
-    settings = dump(details["settings"], indent=2)
+    numbered = peers.is_numbered(details)
+    runs = [_run(run, entry.duration, numbered=numbered) for run in details["runs"][:MAX_RUNS]]
     return Report(
         id=entry.id if entry.id >= 0 else None,
         module=entry.module,
@@ -190,31 +218,33 @@ def of_entry(
         timeout=entry.timeout,
         message=shorten(entry.message, MAX_STEP_CHARACTERS),
         phase=entry.phase,
-        explanation=None if entry.success else _explanation(entry, details, reasons),
+        explanation=None if entry.success else _explanation(entry, details, module),
         parameters=details["parameters"],
         place="" if module is None else str(module.place),
-        bars=tuple(waterfall.bars(details["phases"], entry.duration)),
+        bars=() if runs else tuple(waterfall.bars(details["phases"], entry.duration)),
         peers=tuple(peers.peers(details, entry.started)),
-        runs=tuple([_run(run) for run in details["runs"][:MAX_RUNS]]),
+        runs=tuple(runs),
         runs_left_out=max(0, len(details["runs"]) - MAX_RUNS),
+        run_phases=tuple(dict.fromkeys([name for run in runs for name, _ in run.phases]))[:MAX_PHASE_COLUMNS],
         steps=tuple([_step(event, entry.started) for event in steps[:MAX_STEPS]]),
         steps_left_out=max(0, len(steps) - MAX_STEPS),
         families=tuple(families),
         samples_left_out=samples_left_out,
-        settings=shorten(settings, MAX_SETTINGS_CHARACTERS),
-        snippets=snippets(
-            entry.module,
-            entry.target,
-            details["parameters"],
-            timeout=0.0 if module is None else module.timeout,
-            exporter=exporter,
-            options=options,
-        ),
+        settings=shorten(dump(details["settings"], indent=2), MAX_SETTINGS_CHARACTERS),
+        snippets=_snippets(entry, details["parameters"], module, exporter, options),
     )
 
 
-def _explanation(entry: HistoryEntry, details: Mapping[str, Any], reasons: Iterable[OwnReason]) -> Explanation:
+def _snippets(
+    entry: HistoryEntry, parameters: Mapping[str, str], module: Module | None, exporter: str, options: Sequence[str]
+) -> Snippets:
+    timeout = 0.0 if module is None else module.timeout
+    return snippets(entry.module, entry.target, parameters, timeout=timeout, exporter=exporter, options=options)
+
+
+def _explanation(entry: HistoryEntry, details: Mapping[str, Any], module: Module | None) -> Explanation:
     """Return the explanation of a failure; a phase `processing` that succeeded has led to a redirect."""
+    reasons: Iterable[OwnReason] = module.prober.reasons if module is not None else ()
     answered = [phase for phase in details["phases"] if phase["name"] == "processing" and not phase["failed"]]
     redirected = bool(answered) and entry.phase in ("resolve", "proxy", "connect", "tls")
     return about(explain(entry.reason, reasons), entry.target, redirected=redirected)
@@ -229,14 +259,17 @@ def seconds(duration: float) -> str:
     return f"{value:.{digits}f} {unit}"
 
 
-def shorten(text: str, limit: int = MAX_SHOWN_CHARACTERS) -> str:
-    """Return a text with at most `limit` characters and an ellipsis."""
-    return text if len(text) <= limit else f"{text[:limit]}…"
+def _run(run: Mapping[str, Any], duration: float, *, numbered: bool) -> RunRow:
+    """Return the row of a run; a history that an earlier build wrote lacks some of its keys.
 
-
-def _run(run: Mapping[str, Any]) -> RunRow:
+    Args:
+        duration: of the whole probe, in seconds.
+        numbered: whether the names of runs have the number of the attempt.
+    """
+    attempt = [f"attempt {run['attempt']}"] if numbered or not run["address"] else []
     fingerprint, not_after = run["fingerprint_sha256"], run["not_after"]
     return RunRow(
+        name=", ".join([*filter(None, [run["address"]]), *attempt]),
         address=run["address"],
         attempt=run["attempt"],
         start=run["start"],
@@ -246,7 +279,9 @@ def _run(run: Mapping[str, Any]) -> RunRow:
         message=shorten(run["message"], MAX_STEP_CHARACTERS),
         decides=run["decides"],
         phases=tuple(run["phases"].items()),
+        bars=tuple(waterfall.bars(run.get("spans", ()), duration)),
         certificate="" if not_after is None else f"{fingerprint[:16]}…, expires {peers.date(not_after)}",
+        revoked=run.get("revoked", False),
     )
 
 
@@ -263,7 +298,7 @@ def _step(event: Mapping[str, Any], started: float) -> Step:
 
 def _text(value: object) -> str:
     """Return a value of a log line as text."""
-    return value if isinstance(value, str) else record.to_json(value)
+    return value if isinstance(value, str) else to_json(value)
 
 
 def _families(families: Sequence[Mapping[str, Any]]) -> tuple[list[Family], int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from probe_exporter.settings.fields import shorten
+
 MAX_BARS = 100
 """Bars of one waterfall; a prober may enter phases in a loop."""
 
@@ -39,7 +41,7 @@ def bars(phases: Sequence[Mapping[str, Any]], duration: float) -> list[Bar]:
     Two phases of one name within each other are one bar: probers time a phase around a function that times it too.
 
     Args:
-        phases: as `history.record` writes them.
+        phases: as `history.details` writes them.
         duration: of the probe, in seconds.
     """
     whole = max([duration, *(phase["start"] + phase["seconds"] for phase in phases)], default=duration) or 1.0
@@ -70,7 +72,7 @@ def _bar(phase: Mapping[str, Any], whole: float) -> Bar:
         name=phase["name"],
         start=start,
         seconds=seconds,
-        about=about if len(about) <= MAX_ABOUT_CHARACTERS else f"{about[:MAX_ABOUT_CHARACTERS]}…",
+        about=shorten(about, MAX_ABOUT_CHARACTERS),
         depth=0,
         failed=phase["failed"],
         left=round(left, 2),

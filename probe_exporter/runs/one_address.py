@@ -1,4 +1,4 @@
-"""`OneAddress`: the network of a run that probes one address of the target's name, whatever its prober chooses.
+"""`OneAddress`: the network of a run that probes one given address of the target's name.
 
 The first run looks the name up, and `TargetAddresses` keeps what it finds. Each further run gets its address as the
 result of the same lookup, so no prober knows about it.

@@ -17,18 +17,18 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from probe_exporter.addresses import literals
-from probe_exporter.network.opening import LOOKUP_TIME
+from probe_exporter.network.address_choice import LOOKUP_TIME
 from probe_exporter.network.policy import NetworkPolicy
 from probe_exporter.prober.failure import TIMEOUTS, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import MAX_SPANS, Network, Probe, Span
 from probe_exporter.runs.one_address import OneAddress, TargetAddresses
 from probe_exporter.runs.settings import AddressesSettings, AttemptsSettings, Policy
-from probe_exporter.tls.evidence import TLSEvidence
+from probe_exporter.tls.evidence import REVOKED_BY, TLSEvidence
 
 ADDRESSES = Metric(
     "probe_addresses", "Number of addresses that the target's name has, also of those that are not probed."
@@ -69,6 +69,10 @@ MAX_SHOWN_FAILURES = 8
 MAX_ALL_HANDSHAKES = 64
 """Handshakes of all runs together that are kept for the report."""
 
+MAX_ALL_SPANS = 1000
+MIN_SPANS = 8
+"""Phases of all runs together that are kept for the report, and those that each run may keep in any case."""
+
 MIN_SECONDS = 0.01
 """Time below which no further run begins."""
 
@@ -89,8 +93,10 @@ class Run(NamedTuple):
         reason, phase, message: why it failed; the reason is empty if it passed.
         decides: whether its series are those of the probe.
         phases: seconds of each phase.
+        spans: the phases for the waterfall, by their start; the last ones may be missing.
         fingerprint_sha256: of the certificate that the address sent; empty without TLS.
         not_after: the earliest expiry of the certificates that it sent, in Unix seconds; None without TLS.
+        revoked: whether an authority has revoked one of them, as far as the module looks for it.
     """
 
     address: str
@@ -102,8 +108,10 @@ class Run(NamedTuple):
     message: str
     decides: bool
     phases: dict[str, float]
+    spans: tuple[Span, ...]
     fingerprint_sha256: str
     not_after: float | None
+    revoked: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -203,6 +211,7 @@ async def _each_address(settings: AddressesSettings, policy: NetworkPolicy, whol
     for part in parts:
         if part.address:
             part.probe.events = [event._replace(fields=_tagged(event.fields, part)) for event in part.probe.events]
+            _name_run(part.probe, part.address, 0)
     whole.deciding = deciding = _deciding(settings.policy, parts)
     _merge(whole.probe, deciding.probe, [part.probe for part in parts], spans=deciding.probe.spans)
     if deciding is not parts[0] and LOOKUP_TIME in parts[0].probe.samples.plain:
@@ -214,6 +223,14 @@ async def _each_address(settings: AddressesSettings, policy: NetworkPolicy, whol
 
 def _tagged(fields: dict[str, object], part: _Part) -> dict[str, object]:
     return {"address": part.address, **{key: value for key, value in fields.items() if key != "address"}}
+
+
+def _name_run(probe: Probe, run: str, attempt: int) -> None:
+    """Note with the certificates which run received them; leave what is empty or 0 as it is."""
+    probe.evidence = [
+        one._replace(run=run or one.run, attempt=attempt or one.attempt) if isinstance(one, TLSEvidence) else one
+        for one in probe.evidence
+    ]
 
 
 Others = Callable[[], Iterator[_Part]]
@@ -295,10 +312,10 @@ def _set_addresses(probe: Probe, found: TargetAddresses, parts: Sequence[_Part])
             probe.set(ADDRESS_DURATION, seconds, part.address, phase)
         if part.probe.failure is not None:
             probe.set(ADDRESS_FAILURE, 1, part.address, part.probe.failure.reason.value, part.probe.failed_phase)
-        fingerprint, not_after = _certificate(part.probe)
-        if not_after is not None:
-            probe.set(ADDRESS_EXPIRY, not_after, part.address)
-            probe.set(ADDRESS_CERTIFICATE, 1, part.address, fingerprint)
+        shown = _handshake(part.probe)
+        if shown is not None:
+            probe.set(ADDRESS_EXPIRY, _not_after(shown), part.address)
+            probe.set(ADDRESS_CERTIFICATE, 1, part.address, shown.certificates[0].fingerprint_sha256)
 
 
 def _phases(spans: Sequence[Span]) -> dict[str, float]:
@@ -312,13 +329,18 @@ def _phases(spans: Sequence[Span]) -> dict[str, float]:
     return seconds
 
 
-def _certificate(probe: Probe) -> tuple[str, float | None]:
-    """Return fingerprint and earliest expiry of the certificates of the first handshake; a redirect makes others."""
-    for evidence in probe.evidence:
-        if isinstance(evidence, TLSEvidence) and evidence.certificates:
-            sent = evidence.certificates
-            return sent[0].fingerprint_sha256, min(one.not_after for one in sent)
-    return "", None
+def _handshake(probe: Probe) -> TLSEvidence | None:
+    """Return the first handshake, which is that of the run's address; a redirect makes others."""
+    return next((one for one in probe.evidence if isinstance(one, TLSEvidence) and one.certificates), None)
+
+
+def _not_after(shown: TLSEvidence) -> float:
+    """Return the earliest expiry of the certificates of a handshake, in Unix seconds."""
+    return min(one.not_after for one in shown.certificates)
+
+
+def _is_revoked(shown: TLSEvidence) -> bool:
+    return any(fault in REVOKED_BY.values() for _, fault in shown.faults)
 
 
 # --- attempts ------------------------------------------------------------------------------------------------
@@ -402,14 +424,15 @@ def _note(whole: _Part, *, numbered: bool) -> None:
         whole.probe.events = [
             event._replace(fields={"attempt": whole.attempt, **event.fields}) for event in whole.probe.events
         ]
+        _name_run(whole.probe, "", whole.attempt)
 
 
 def _records(probe: Probe, attempts: Sequence[_Part]) -> Iterator[Run]:
     """Yield each run for the report."""
+    max_spans = max(MIN_SPANS, MAX_ALL_SPANS // sum(len(attempt.children) or 1 for attempt in attempts))
     for attempt in attempts:
         for part in attempt.children or [attempt]:
-            failure = part.probe.failure
-            fingerprint, not_after = _certificate(part.probe)
+            failure, shown = part.probe.failure, _handshake(part.probe)
             yield Run(
                 address=part.address,
                 attempt=part.attempt,
@@ -420,6 +443,8 @@ def _records(probe: Probe, attempts: Sequence[_Part]) -> Iterator[Run]:
                 message="" if failure is None else failure.message,
                 decides=attempt is attempts[-1] and part is (attempt.deciding or attempt),
                 phases=_phases(part.probe.spans),
-                fingerprint_sha256=fingerprint,
-                not_after=not_after,
+                spans=tuple(sorted(part.probe.spans, key=itemgetter(1))[:max_spans]),
+                fingerprint_sha256="" if shown is None else shown.certificates[0].fingerprint_sha256,
+                not_after=None if shown is None else _not_after(shown),
+                revoked=shown is not None and _is_revoked(shown),
             )

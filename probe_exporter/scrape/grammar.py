@@ -10,9 +10,9 @@ Names beyond ASCII are quoted, the metric's among the labels (Prometheus 3, "UTF
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
-from probe_exporter.scrape.page import MAX_LABELS, Labels, Malformed
+from probe_exporter.scrape.page import LINE_COST_BYTES, MAX_LABELS, STEP_BYTES, Labels, Malformed
 
 MAX_LINE_BYTES = 256 * 1024
 """Bytes of one line."""
@@ -60,6 +60,25 @@ def lines(body: bytes) -> Iterator[str]:
         found.pop()
         yield from found
         start, number = end, number + len(found)
+
+
+def read_lines(body: bytes, read: Callable[[str], None]) -> Generator[None, None, int]:
+    """Read a page line by line; yield where other tasks may run; return the number of lines.
+
+    Raises:
+        Malformed: `read` refused a line; the message has its number.
+    """
+    index = work = 0
+    for index, line in enumerate(lines(body), 1):
+        work += LINE_COST_BYTES + len(line)
+        try:
+            read(line)
+        except Malformed as error:
+            raise Malformed(f"line {index}: {error}") from None
+        if work >= STEP_BYTES:
+            yield
+            work = 0
+    return index
 
 
 def mask(line: str) -> str:

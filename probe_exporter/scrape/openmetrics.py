@@ -6,11 +6,9 @@ import math
 import re
 from collections.abc import Iterator
 
-from probe_exporter.scrape.grammar import LABELS, NAME, QUOTED, labels, lines, mask, number, parts, unescape
+from probe_exporter.scrape.grammar import LABELS, NAME, QUOTED, labels, mask, number, parts, read_lines, unescape
 from probe_exporter.scrape.page import (
-    LINE_COST_BYTES,
     MAX_FAMILIES,
-    STEP_BYTES,
     TYPES,
     Family,
     Labels,
@@ -46,20 +44,12 @@ def read(body: bytes, page: Page) -> Iterator[None]:
     Raises:
         Malformed, TooManySamples: the message says where and how.
     """
-    reader, index, work = _Reader(page), 0, 0
-    for index, line in enumerate(lines(body), 1):
-        work += LINE_COST_BYTES + len(line)
-        try:
-            reader.line(line)
-        except Malformed as error:
-            raise Malformed(f"line {index}: {error}") from None
-        if work >= STEP_BYTES:
-            yield
-            work = 0
+    reader = _Reader(page)
+    number_of_lines = yield from read_lines(body, reader.line)
     try:
         reader.end()
     except Malformed as error:
-        raise Malformed(f"after line {index}: {error}") from None
+        raise Malformed(f"after line {number_of_lines}: {error}") from None
 
 
 class _Reader:

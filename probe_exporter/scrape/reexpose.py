@@ -14,7 +14,7 @@ from annotated_types import Ge
 from prometheus_client.metrics_core import Metric as Family
 from pydantic import AfterValidator
 
-from probe_exporter.prober.metrics import Given
+from probe_exporter.prober.metrics import FixedCollector
 from probe_exporter.prober.run import Probe
 from probe_exporter.scrape.page import Sample, Selection
 from probe_exporter.settings.block import Settings
@@ -79,7 +79,7 @@ class ReexposeSettings(Settings):
     def hand_over(self, probe: Probe, taken: Selection) -> None:
         """Add the series to the result of the probe."""
         if taken.kept:
-            probe.registry.register(Given(list(self._families(taken.kept))))
+            probe.registry.register(FixedCollector(list(self._families(taken.kept))))
 
     def _families(self, samples: Iterable[Sample]) -> Iterator[Family]:
         """Yield the series as families that any format can represent.

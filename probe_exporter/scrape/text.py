@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from probe_exporter.scrape.grammar import LABELS, NAME, QUOTED, labels, lines, mask, number, parts, unescape, whole
-from probe_exporter.scrape.page import LINE_COST_BYTES, STEP_BYTES, Family, Labels, Malformed, Page
+from probe_exporter.scrape.grammar import LABELS, NAME, QUOTED, labels, mask, number, parts, read_lines, unescape, whole
+from probe_exporter.scrape.page import Family, Labels, Malformed, Page
 
 _TYPES = {
     "COUNTER": "counter",
@@ -43,16 +43,7 @@ def read(body: bytes, page: Page) -> Iterator[None]:
     Raises:
         Malformed, TooManySamples: the message says where and how.
     """
-    reader, work = _Reader(page), 0
-    for index, line in enumerate(lines(body), 1):
-        work += LINE_COST_BYTES + len(line)
-        try:
-            reader.line(line)
-        except Malformed as error:
-            raise Malformed(f"line {index}: {error}") from None
-        if work >= STEP_BYTES:
-            yield
-            work = 0
+    yield from read_lines(body, _Reader(page).line)
 
 
 class _Reader:

@@ -48,6 +48,15 @@ class Shorthand:
     noun: str
 
 
+MAX_SHOWN_CHARACTERS = 300
+"""Of a name or a message in a table; a target may have 64 KiB."""
+
+
+def shorten(text: str, limit: int = MAX_SHOWN_CHARACTERS) -> str:
+    """Return the first `limit` characters of a text, with an ellipsis for the rest, if there is one."""
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
 def nearest(name: str, known: Sequence[str]) -> str:
     """Return ``; did you mean `x`?`` with the known name that is most similar to `name`, or an empty string."""
     similar = most_similar(name, known)

@@ -53,7 +53,7 @@ def _quantities(text: str) -> list[tuple[str, str, str]]:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds from a duration in Go's syntax: ``1.5s``, ``1h2m3s``, ``-5ms``, ``0``.
+    """Return the seconds of a duration in Go's syntax: ``1.5s``, ``1h2m3s``, ``-5ms``, ``0``.
 
     Whole nanoseconds, as Go counts them; a finer fraction is cut off.
 
@@ -84,7 +84,7 @@ def parse_duration(text: str) -> float:
 
 
 def _with_fraction(value: int, unit: int) -> str:
-    """`value` / `unit` in decimal, without trailing zeros; `unit` is a power of ten."""
+    """Return `value` / `unit` in decimal, without trailing zeros; `unit` is a power of ten."""
     whole, rest = divmod(value, unit)
     if not rest:
         return str(whole)
@@ -116,7 +116,7 @@ _BINARY_BYTES = {prefix + ("iB" if prefix else "B"): 1024**power for power, pref
 
 
 def parse_size(text: str) -> int:
-    """Bytes from a size in powers of 1024: ``10MB``, ``1.5KiB``, ``1MB512KB``, ``0``.
+    """Return the bytes of a size in powers of 1024: ``10MB``, ``1.5KiB``, ``1MB512KB``, ``0``.
 
     A negative size stands for no limit, as in the original, and becomes 0.
 

@@ -1,6 +1,6 @@
 """Rules between the keys of one block, such as "a needs b". `Settings.rules` lists them.
 
-A rule gets the block as it was written, so that an invalid value of one key does not hide a violated rule about others.
+A rule gets the block as written, before validation, so an invalid value of one key does not hide a violated rule.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Run full garbage collections while few objects are alive, so that they do not hold the event loop.
 
 A full collection goes through all objects: 50 ms while 4,000 probes wait for their targets, and Python starts one
-whenever enough of them have survived the collections of young objects. Those go on as they are. Nearly all objects of a
+whenever enough of them have survived the collections of young objects. Those run as usual. Nearly all objects of a
 probe are freed without any collection, so a full one can wait.
 """
 

@@ -10,7 +10,7 @@ import platform
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
@@ -76,12 +76,13 @@ class Tally:
     A running probe keeps a reference to its tally, so that a reload may drop the module meanwhile.
     """
 
-    __slots__ = ("cancelled", "durations", "failures", "running", "successes", "waits")
+    __slots__ = ("addresses_denied", "cancelled", "durations", "failures", "running", "successes", "waits")
 
     def __init__(self) -> None:
         self.running = 0
         self.successes = 0
         self.cancelled = 0
+        self.addresses_denied = 0
         self.failures: dict[str, int] = {}  # by reason
         self.durations = Distribution(DURATIONS)
         self.waits = Distribution(WAITS)
@@ -99,6 +100,14 @@ class Tally:
             self.failures[reason] = self.failures.get(reason, 0) + 1
         else:
             self.successes += 1
+
+    def deny_addresses(self, reasons: Iterable[str]) -> None:
+        """Count the denied addresses of a probe of several addresses.
+
+        Args:
+            reasons: of the failures of its runs; empty texts for those that passed.
+        """
+        self.addresses_denied += sum(reason == TARGET_DENIED for reason in reasons)
 
     def cancel(self) -> None:
         """Count a probe that was cancelled because its client disconnected."""
@@ -139,6 +148,7 @@ class Telemetry(Collector):
         self._probers_not_loaded = 0
         self._tallies: dict[str, Tally] = {}
         self._denied_before = 0  # of modules that a reload has removed
+        self._addresses_denied_before = 0  # of these modules, too
         self._requests: Counter[tuple[str, int]] = Counter()
         self._scrapes: Counter[str] = Counter(dict.fromkeys(MEANWHILE, 0))
         self._reload_successful = 0
@@ -165,7 +175,9 @@ class Telemetry(Collector):
         self._modules = frozenset(modules)
         self._probers_not_loaded = probers_not_loaded
         for name in self._tallies.keys() - self._modules:
-            self._denied_before += self._tallies.pop(name).failures.get(TARGET_DENIED, 0)
+            removed = self._tallies.pop(name)
+            self._denied_before += removed.failures.get(TARGET_DENIED, 0)
+            self._addresses_denied_before += removed.addresses_denied
 
     def reload_succeeded(self) -> None:
         """Note that the configuration was read, or found unchanged, and is valid."""
@@ -192,7 +204,7 @@ class Telemetry(Collector):
         yield from self._config()
         yield from self._probes()
         yield from self._histograms()
-        yield from self._front_door()
+        yield from self._server()
 
     def _builds(self) -> Iterator[Family]:
         build = {"version": VERSION, "revision": revision()}
@@ -255,6 +267,12 @@ class Telemetry(Collector):
         yield CounterMetricFamily(
             "probe_exporter_targets_denied_total", "Probes that the rules in `targets` denied.", denied
         )
+        addresses_denied = sum(tally.addresses_denied for tally in self._tallies.values())
+        yield CounterMetricFamily(
+            "probe_exporter_addresses_denied_total",
+            "Addresses that the rules in `targets` denied in probes of several addresses, also in successful ones.",
+            self._addresses_denied_before + addresses_denied,
+        )
 
     def _histograms(self) -> Iterator[Family]:
         yield self._histogram(
@@ -275,7 +293,7 @@ class Telemetry(Collector):
             family.add_metric([module], seen.buckets(), seen.total)
         return family
 
-    def _front_door(self) -> Iterator[Family]:
+    def _server(self) -> Iterator[Family]:
         yield GaugeMetricFamily(
             "probe_exporter_event_loop_lag_seconds",
             "Longest delay of the event loop in the last 15 seconds.",

@@ -53,11 +53,13 @@ class Delays:
     def end(self, began: float) -> float:
         """Return the longest delay in seconds since a time of `begin`, and stop watching for that probe."""
         self._running -= 1
-        now = self._clock()
-        self._note(now)  # a tick may be due that has not run yet
+        self._note(self._clock())  # a tick may be due that has not run yet
         first = bisect_right(self._times, began)
-        longest = self._delays[first] if first < len(self._delays) else 0.0
-        return min(longest, now - began)
+        if first == len(self._times):
+            return 0.0
+        # The first delay may have begun before the probe: then only the part since counts, and the next may be longer.
+        longest = max([min(self._delays[first], self._times[first] - began), *self._delays[first + 1 : first + 2]])
+        return longest if longest > RESOLUTION_SECONDS else 0.0
 
     def tick(self) -> None:
         """Note how late this call is, and schedule the next one if probes are running."""

@@ -32,8 +32,14 @@ def logfmt(time: float, level: int, source: str, message: str, fields: Fields) -
     stamp = datetime.fromtimestamp(time, UTC).astimezone().isoformat(timespec="milliseconds")
     words = [f"time={stamp.replace('+00:00', 'Z')} level={level_name(level)} source={_quoted(source)}"]
     words.append(f"msg={_quoted(message)}")
-    words += [f"{_quoted(key)}={_quoted(_as_text(value))}" for key, value in fields.items()]
+    if fields:
+        words.append(pairs(fields))
     return " ".join(words)
+
+
+def pairs(fields: Fields) -> str:
+    """Format ``address=127.0.0.1 err="not this"``, quoted as in `logfmt`."""
+    return " ".join([f"{_quoted(key)}={_quoted(_as_text(value))}" for key, value in fields.items()])
 
 
 def as_json(time: float, level: int, source: str, message: str, fields: Fields) -> str:

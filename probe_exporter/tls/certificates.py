@@ -1,23 +1,30 @@
 """X.509 certificates: labels and expiry for metrics, in the original's form; names and usages for verification.
 
-Each certificate is parsed once and remembered: targets send the same certificates at every scrape.
+Each certificate is parsed once and cached: targets send the same certificates at every scrape.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from probe_exporter.addresses import literals
 from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.tls import der
 from probe_exporter.tls.host_names import any_matches
+
+# What cryptography warns of is about a peer's certificate, not about the exporter, and would go to stderr as bare text.
+warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning)
+warnings.filterwarnings("ignore", message="Attribute's length must be", category=UserWarning)
 
 MAX_REMEMBERED_BYTES = 16 << 20
 """The estimated bytes of all remembered certificates. Targets choose the size of theirs."""
@@ -47,6 +54,58 @@ _NAMED = {
 }
 _SERVER_USAGES = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 _LAST_ONE_COUNTS = {NameOID.SERIAL_NUMBER, NameOID.COMMON_NAME}
+
+MAX_REREAD_BYTES = 16 << 10
+"""Bytes of a certificate up to which it is read once more for one extension. It takes 1 ms for 1,000 extensions."""
+
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What cryptography raises for certificates, lists and responses that it can't read: not only ValueError."""
+
+E = TypeVar("E", bound=x509.ExtensionType)
+
+
+def extension_of(certificate: x509.Certificate, kind: type[E]) -> E | None:
+    """Return an extension of a certificate; None if it has none that can be read, or two of one kind.
+
+    cryptography reads all extensions or none. If another one can't be read, the certificate is read once more without
+    it, as Go ignores what it does not know; a large certificate is not.
+    """
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension):
+        return None
+    except UNREADABLE:
+        pass
+    try:
+        return _with_only(certificate, kind.oid).extensions.get_extension_for_class(kind).value
+    except (x509.ExtensionNotFound, *UNREADABLE):
+        return None
+
+
+def _with_only(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> x509.Certificate:
+    """Return a certificate with one of its extensions alone.
+
+    Raises:
+        UNREADABLE: the certificate is too large, or that extension can't be read.
+    """
+    encoded = certificate.public_bytes(serialization.Encoding.DER)
+    if len(encoded) > MAX_REREAD_BYTES:
+        raise ValueError("the certificate is too large to be read once more")
+    signed, *signature = der.elements(der.content(encoded))
+    *others, extensions = der.elements(der.content(signed))
+    wanted = der.object_identifier(oid.dotted_string)
+    kept = [one for one in der.elements(der.content(der.content(extensions))) if der.content(one).startswith(wanted)]
+    changed = b"".join(others) + der.element(extensions[0], der.element(der.SEQUENCE, b"".join(kept)))
+    parts = der.element(der.SEQUENCE, changed) + b"".join(signature)
+    return x509.load_der_x509_certificate(der.element(der.SEQUENCE, parts))
 
 
 class LeafLabels(NamedTuple):
@@ -117,7 +176,7 @@ class Certificate:
         """
         try:
             return _leaf_labels(self.x509)
-        except ValueError as error:
+        except UNREADABLE as error:
             raise ProbeFailed(Reason.CERTIFICATE_INVALID, f"a certificate of the peer can't be read: {error}") from None
 
     @cached_property
@@ -134,6 +193,14 @@ class Certificate:
     def has_alternative_names(self) -> bool:
         """Whether it has a subjectAltName, without which it is valid for no host."""
         return _alternative_names(self.x509) is not None
+
+    @cached_property
+    def has_readable_extensions(self) -> bool:
+        """Whether its extensions can be read, all of them."""
+        try:
+            return self.x509.extensions is not None
+        except UNREADABLE:
+            return False
 
     @cached_property
     def is_for_servers(self) -> bool:
@@ -165,7 +232,7 @@ class _Memory:
 
     def add(self, fingerprint: bytes, certificate: x509.Certificate) -> Certificate:
         """Make the `Certificate` of a certificate, and remember it unless it is large."""
-        size = _COPIES * len(certificate.public_bytes(serialization.Encoding.DER)) + _OBJECT_BYTES
+        size = size_in_memory(certificate)
         made = Certificate(certificate, large=size > MAX_REMEMBERED_BYTES // _LARGEST_SHARE)
         if not made.large:
             if self.bytes + size > MAX_REMEMBERED_BYTES:
@@ -174,6 +241,11 @@ class _Memory:
             self.known[fingerprint] = made
             self.bytes += size
         return made
+
+
+def size_in_memory(certificate: x509.Certificate) -> int:
+    """Estimate the bytes that a certificate takes, with what is derived from it."""
+    return _COPIES * len(certificate.public_bytes(serialization.Encoding.DER)) + _OBJECT_BYTES
 
 
 memory = _Memory()
@@ -231,14 +303,14 @@ def _name_of(certificate: x509.Certificate, which: str) -> str:
     """Return the subject or the issuer; empty if it does not parse."""
     try:
         return _cut(distinguished_name(getattr(certificate, which)))
-    except ValueError:
+    except UNREADABLE:
         return ""
 
 
 def _common_name(certificate: x509.Certificate) -> str:
     try:
         found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except ValueError:
+    except UNREADABLE:
         return ""
     return _cut(_text(found[-1].value)) if found else ""
 
@@ -283,18 +355,12 @@ def _dns_names(certificate: x509.Certificate) -> list[str]:
 
 def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
     """Return the subjectAltName; None if there is none that parses."""
-    try:
-        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
-        return None
+    return extension_of(certificate, x509.SubjectAlternativeName)
 
 
 def _usages(certificate: x509.Certificate) -> x509.ExtendedKeyUsage | None:
     """Return the extended key usage; None if there is none that parses."""
-    try:
-        return certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (x509.ExtensionNotFound, ValueError):
-        return None
+    return extension_of(certificate, x509.ExtendedKeyUsage)
 
 
 def distinguished_name(name: x509.Name) -> str:

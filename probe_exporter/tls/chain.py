@@ -62,7 +62,7 @@ def _read(pointer: Any) -> Certificate:
         lib.X509_up_ref(pointer)
         try:
             parsed = crypto.X509._from_raw_x509_ptr(pointer).to_cryptography()  # noqa: SLF001  # see above
-        except ValueError as error:
+        except certificates.UNREADABLE as error:
             raise ProbeFailed(Reason.CERTIFICATE_INVALID, f"a certificate of the peer can't be read: {error}") from None
         known = certificates.memory.add(fingerprint, parsed)
     return known

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from OpenSSL import SSL, crypto
@@ -21,6 +20,7 @@ from OpenSSL._util import lib as openssl
 
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.settings.fields import encode
+from probe_exporter.tls.certificates import UNREADABLE
 from probe_exporter.tls.layer import Layer, collect
 from probe_exporter.tls.settings import TLSSettings, TLSVersion
 from probe_exporter.tls.suites import CIPHERS, GROUPS, TLS13_CIPHERS, VERSIONS
@@ -121,7 +121,7 @@ def _read_authorities(settings: TLSSettings) -> list[x509.Certificate]:
     pem = _read("ca", settings.ca, settings.ca_file)
     try:
         return x509.load_pem_x509_certificates(pem)
-    except ValueError:
+    except UNREADABLE:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "tls_config: ca holds no certificate in PEM form") from None
 
 
@@ -138,7 +138,7 @@ def _identify(context: SSL.Context, settings: TLSSettings) -> Identity | None:
         private = serialization.load_pem_private_key(_read("key", key, settings.key_file), password=None)
         context.use_privatekey(cast("Any", private))  # the annotation lacks some kinds of keys
         context.check_privatekey()
-    except (ValueError, TypeError, SSL.Error, UnsupportedAlgorithm) as error:
+    except (SSL.Error, *UNREADABLE) as error:
         what = type(error).__name__  # the text might quote the key
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"tls_config: unusable cert or key ({what})") from None
     return Identity(leaf, chain, private)

@@ -1,4 +1,4 @@
-"""Keep what a peer showed in a TLS handshake with the probe, in a few kilobytes, for the report of the probe.
+"""Keep the peer's certificates of a TLS handshake with the probe, in a few kilobytes, for the report of the probe.
 
 A certificate is summarised once and remembered with it, so a handshake with known certificates costs a few
 microseconds.
@@ -23,6 +23,9 @@ MAX_HANDSHAKES = 12
 
 MAX_SERVER_NAME_CHARACTERS = 260
 
+REVOKED_BY = {"crl": "revoked_by_crl", "ocsp": "revoked_by_ocsp"}
+"""Faults of revoked certificates, by what says so."""
+
 
 class TLSEvidence(NamedTuple):
     """One handshake, complete or not.
@@ -33,7 +36,10 @@ class TLSEvidence(NamedTuple):
         anchor: the trusted authority that verification ended at; None without verification, or if the peer sent it.
         verified: True or False; None if the module does not verify.
         errors: values of the label of `probe_ssl_verify_error_info`.
-        faults: fingerprints of certificates, and what verification found wrong with each.
+        faults: fingerprints of certificates, and what is wrong with each: what verification found, and `REVOKED_BY`.
+        address: what sent them; empty behind a proxy.
+        run, attempt: if the probe made several runs, the address that this one probed (may be empty), and its number
+            (0 if attempts are not numbered).
     """
 
     server_name: str
@@ -46,6 +52,9 @@ class TLSEvidence(NamedTuple):
     anchor: Summary | None
     errors: tuple[str, ...]
     faults: tuple[tuple[str, str], ...]
+    address: str = ""
+    run: str = ""
+    attempt: int = 0
 
     @property
     def bytes(self) -> int:
@@ -67,6 +76,9 @@ class TLSEvidence(NamedTuple):
             "certificates": [self._certificate(one, shown) for one in self.certificates],
             "certificate_count": self.certificate_count,
             "anchor": None if self.anchor is None else self._certificate(self.anchor, shown),
+            "address": self.address,
+            "run": self.run,
+            "attempt": self.attempt,
         }
 
     def _certificate(self, one: Summary, shown: Callable[[str], str]) -> dict[str, object]:
@@ -79,8 +91,12 @@ class TLSEvidence(NamedTuple):
         return plain
 
 
-def keep(probe: Probe, handshake: Handshake, server_name: str) -> None:
-    """Keep a handshake with the probe, if the peer sent certificates."""
+def keep(probe: Probe, handshake: Handshake, server_name: str, address: str = "") -> None:
+    """Keep a handshake with the probe, if the peer sent certificates.
+
+    Args:
+        address: of the peer; empty if the exporter does not know it.
+    """
     sent = handshake.sent
     if not sent or len(probe.evidence) >= MAX_HANDSHAKES:
         return
@@ -100,8 +116,23 @@ def keep(probe: Probe, handshake: Handshake, server_name: str) -> None:
             anchor=_anchor(handshake),
             errors=handshake.verify_errors,
             faults=faults,
+            address=address,
         )
     )
+
+
+def mark(probe: Probe, leaf: Certificate, certificate: Certificate, fault: str) -> None:
+    """Mark a certificate of the last handshake in which the peer sent `leaf`, if it is kept.
+
+    Args:
+        leaf: the peer's own certificate.
+        fault: what is wrong with the other one, such as a value of `REVOKED_BY`.
+    """
+    for index, one in reversed([*enumerate(probe.evidence)]):
+        if isinstance(one, TLSEvidence) and one.certificates[0] == leaf.summary:
+            faults = (*one.faults, (certificate.summary.fingerprint_sha256, fault))
+            probe.evidence[index] = one._replace(faults=faults)
+            return
 
 
 def _anchor(handshake: Handshake) -> Summary | None:

@@ -82,6 +82,7 @@ _IDLE_PIECE_RECORDS = 1000
 
 MAX_IDLE_BYTES = 131072
 """Bytes of messages without data (session tickets, key updates) between data; a server needs a few hundred."""
+_NAMELESS = "it has no subjectAltName, and a common name does not count"
 _HELLO_SIZE = 78  # the most of a ServerHello up to the suite
 
 
@@ -94,14 +95,14 @@ class Check:
         complete: whether the peer's own certificate has been checked, which comes last.
     """
 
-    __slots__ = ("_without_names", "complete", "errors", "faults", "server_name")
+    __slots__ = ("_nameless", "complete", "errors", "faults", "server_name")
 
     def __init__(self, server_name: str) -> None:
         self.server_name = server_name
         self.errors: list[str] = []
         self.faults: list[tuple[str, str]] = []
         self.complete = False
-        self._without_names = False
+        self._nameless = ""  # why the certificate is valid for no name at all
 
     def note(self, code: int, certificate: crypto.X509) -> None:
         """Add an error of OpenSSL's verification."""
@@ -116,7 +117,8 @@ class Check:
         self.complete = True
         if leaf is None or not leaf.is_for(self.server_name):
             self.errors.append("wrong_name")
-            self._without_names = leaf is not None and not leaf.has_alternative_names
+            if leaf is not None and not leaf.has_alternative_names:
+                self._nameless = _NAMELESS if leaf.has_readable_extensions else "its extensions can't be read"
         return not self.errors
 
     def failure(self, handshake: Handshake) -> VerificationFailed:
@@ -126,8 +128,8 @@ class Check:
             first, (Reason.CERTIFICATE_INVALID, f"the certificate does not verify ({first})")
         )
         message = sentence.format(name=self.server_name)
-        if first == "wrong_name" and self._without_names:
-            message += ": it has no subjectAltName, and a common name does not count"
+        if first == "wrong_name" and self._nameless:
+            message += f": {self._nameless}"
         return VerificationFailed(reason, message, handshake)
 
 

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
+from probe_exporter.tls import der
+from probe_exporter.tls.certificates import UNREADABLE, extension_of
+
 MAX_RESPONDERS = 4
 """Responders of a certificate that are asked; a certificate chooses how many it names."""
+
+MAX_DESCRIPTIONS = 64
+"""Accesses to the authority that are looked at, responders or not."""
 
 MAX_URL_CHARACTERS = 2048
 
@@ -28,6 +35,11 @@ STATUSES = {
     ocsp.OCSPCertStatus.UNKNOWN: "unknown",
 }
 UNUSABLE = "unusable"
+_KNOWN = ("good", "revoked")
+
+MAX_RSA_BITS = 8192
+MAX_RSA_EXPONENT = (1 << 31) - 1
+"""Limits of a signer's RSA key. Above them one verification takes milliseconds; Go's client has the same limits."""
 
 _STATUS_REQUEST = x509.TLSFeatureType.status_request
 
@@ -47,25 +59,23 @@ class Answer(NamedTuple):
     this_update: float | None = None
     next_update: float | None = None
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the certificate is known to be good or to be revoked."""
+        return self.status in _KNOWN
+
 
 def must_staple(certificate: x509.Certificate) -> bool:
     """Return whether a certificate demands that its server staples a response (RFC 7633)."""
-    try:
-        features = certificate.extensions.get_extension_for_class(x509.TLSFeature).value
-    except (x509.ExtensionNotFound, ValueError):
-        return False
-    return _STATUS_REQUEST in features
+    return _STATUS_REQUEST in (extension_of(certificate, x509.TLSFeature) or ())
 
 
 def responders_of(certificate: x509.Certificate) -> list[str]:
     """Return the URLs of the responders that a certificate names, those by http and https."""
-    try:
-        access = certificate.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
-    except (x509.ExtensionNotFound, ValueError):
-        return []
+    described = extension_of(certificate, x509.AuthorityInformationAccess) or ()
     urls = [
         one.access_location.value
-        for one in access
+        for one in islice(described, MAX_DESCRIPTIONS)
         if one.access_method == AuthorityInformationAccessOID.OCSP
         and isinstance(one.access_location, x509.UniformResourceIdentifier)
     ]
@@ -75,9 +85,26 @@ def responders_of(certificate: x509.Certificate) -> list[str]:
 
 
 def request_for(certificate: x509.Certificate, issuer: x509.Certificate) -> bytes:
-    """Return a request for the status of a certificate. SHA-1 only identifies the issuer; every responder knows it."""
+    """Return a request for the status of a certificate. SHA-1 only identifies the issuer; every responder knows it.
+
+    Raises:
+        UNREADABLE: the name of the issuer can't be read, or its key is of no known kind.
+    """
     builder = ocsp.OCSPRequestBuilder().add_certificate(certificate, issuer, hashes.SHA1())  # see above
     return builder.build().public_bytes(serialization.Encoding.DER)
+
+
+def identify(certificate: x509.Certificate, issuer: x509.Certificate) -> bytes:
+    """Return a digest of issuer and serial number: what an answer is about.
+
+    Raises:
+        UNREADABLE: the name of the issuer can't be read, or its key is of no known kind.
+    """
+    digest = hashes.Hash(hashes.SHA256())
+    for part in (issuer.subject.public_bytes(), _public_key_of(issuer)):
+        digest.update(len(part).to_bytes(4, "big") + part)
+    digest.update(hex(certificate.serial_number).encode())
+    return digest.finalize()
 
 
 def read_response(data: bytes, certificate: x509.Certificate, issuer: x509.Certificate) -> Answer:
@@ -89,11 +116,17 @@ def read_response(data: bytes, certificate: x509.Certificate, issuer: x509.Certi
         problem = _unsigned(response, issuer)
         if problem:
             return Answer(UNUSABLE, problem)
+        names: dict[str, tuple[bytes, bytes]] = {}
         for single in response.responses:
-            if single.serial_number == certificate.serial_number and _is_by(single, issuer):
+            if single.serial_number != certificate.serial_number:
+                continue
+            algorithm = single.hash_algorithm
+            if algorithm.name not in names:
+                names[algorithm.name] = _names_of(issuer, algorithm)
+            if names[algorithm.name] == (single.issuer_name_hash, single.issuer_key_hash):
                 return _answer(single)
         return Answer(UNUSABLE, "the response is about another certificate")
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         return Answer(UNUSABLE, f"the response can't be read: {str(error)[:200]}")
 
 
@@ -107,48 +140,30 @@ def _answer(single: ocsp.OCSPSingleResponse) -> Answer:
     return Answer(STATUSES[single.certificate_status], "", this_update, next_update)
 
 
-def _is_by(single: ocsp.OCSPSingleResponse, issuer: x509.Certificate) -> bool:
-    """Return whether a single response is about a certificate of this issuer."""
-    key = issuer.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    name = hashes.Hash(single.hash_algorithm)
+def _names_of(issuer: x509.Certificate, algorithm: hashes.HashAlgorithm) -> tuple[bytes, bytes]:
+    """Return the hashes of an issuer's name and key, by which responses name it."""
+    name, key = hashes.Hash(algorithm), hashes.Hash(algorithm)
     name.update(issuer.subject.public_bytes())
-    digest = hashes.Hash(single.hash_algorithm)
-    digest.update(_bits_of(key))
-    return name.finalize() == single.issuer_name_hash and digest.finalize() == single.issuer_key_hash
+    key.update(_bits_of(_public_key_of(issuer)))
+    return name.finalize(), key.finalize()
+
+
+def _public_key_of(certificate: x509.Certificate) -> bytes:
+    return certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
 
 
 def _bits_of(public_key: bytes) -> bytes:
     """Return the BIT STRING of a SubjectPublicKeyInfo, without tag, length and number of unused bits."""
-    outer = _content(public_key)
-    algorithm = _element(outer)
-    return _content(outer[algorithm:])[1:]
-
-
-def _element(data: bytes) -> int:
-    """Return the size of the DER element at the start."""
-    return len(data) - len(_rest(data))
-
-
-def _header(data: bytes) -> tuple[int, int]:
-    """Return the sizes of the header and of the content of the DER element at the start."""
-    if data[1] < 0x80:
-        return 2, data[1]
-    count = data[1] & 0x7F
-    return 2 + count, int.from_bytes(data[2 : 2 + count], "big")
-
-
-def _content(data: bytes) -> bytes:
-    start, size = _header(data)
-    return data[start : start + size]
-
-
-def _rest(data: bytes) -> bytes:
-    start, size = _header(data)
-    return data[start + size :]
+    _, bits = der.elements(der.content(public_key))
+    return der.content(bits)[1:]
 
 
 def _unsigned(response: ocsp.OCSPResponse, issuer: x509.Certificate) -> str:
     """Return why the signature of a response does not count; empty if it does."""
+    if not _is_verifiable(issuer):
+        return "the key of the issuer is larger than the exporter verifies"
     if any(_signed(response, signer) for signer in (issuer, *_delegates(response.certificates, issuer))):
         return ""
     return "the response is signed neither by the issuer of the certificate nor by a responder of the issuer"
@@ -162,11 +177,21 @@ def _delegates(shown: Iterable[x509.Certificate], issuer: x509.Certificate) -> l
 def _is_delegate(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (x509.ExtensionNotFound, InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+    except (InvalidSignature, *UNREADABLE):
+        return False
+    usages = extension_of(certificate, x509.ExtendedKeyUsage) or ()
+    if not _is_verifiable(certificate):
         return False
     valid = certificate.not_valid_before_utc.timestamp() <= time.time() <= certificate.not_valid_after_utc.timestamp()
     return valid and ExtendedKeyUsageOID.OCSP_SIGNING in usages
+
+
+def _is_verifiable(certificate: x509.Certificate) -> bool:
+    """Return whether the key of a certificate is within the limits of an RSA key, or of another kind."""
+    key = certificate.public_key()
+    if not isinstance(key, rsa.RSAPublicKey):
+        return True
+    return key.key_size <= MAX_RSA_BITS and key.public_numbers().e <= MAX_RSA_EXPONENT
 
 
 def _signed(response: ocsp.OCSPResponse, signer: x509.Certificate) -> bool:

@@ -72,8 +72,8 @@ class CertificateSettings(Settings):
     Args:
         check_revoked: look each certificate of the chain up in the revocation list (CRL) that it names.
         fail_if_revoked: fail the probe if a certificate is revoked; needs ``check_revoked`` or ``ocsp``.
-        ocsp: ``stapled`` requests the OCSP response that the server may send with its certificate; ``request`` asks
-            the responder that the certificate names if the server sends none.
+        ocsp: ``stapled`` requests the OCSP response that the server may send with its certificate; ``request`` also
+            asks the responders that the certificates of the chain name, unless the server sends a usable response.
         certificate_details: report used lifetime, keys, signatures and certificate transparency logs.
         renewal_directory: the ACME directory of the authority, to report when it wants the certificate to be renewed.
     """

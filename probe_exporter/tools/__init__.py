@@ -1,1 +1,1 @@
-"""Subcommands for people: run, list, new."""
+"""Subcommands for people: run, modules, probers, new, prometheus-config, doctor."""

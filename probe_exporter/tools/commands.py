@@ -52,10 +52,10 @@ def main(arguments: Sequence[str]) -> int:
 def _run_tool(given: argparse.Namespace) -> int:
     """Run the subcommand; return the exit code."""
     from probe_exporter.config.current import REFUSALS  # noqa: PLC0415  # help and usage errors need nothing large
-    from probe_exporter.config.single import NotRun  # noqa: PLC0415  # the same
+    from probe_exporter.config.one_module import NoModule  # noqa: PLC0415  # the same
     from probe_exporter.telemetry import logs  # noqa: PLC0415  # the same
-    from probe_exporter.tools.listing import NotThere  # noqa: PLC0415  # the same
-    from probe_exporter.tools.new import NotWritten  # noqa: PLC0415  # the same
+    from probe_exporter.tools.listing import UnknownName  # noqa: PLC0415  # the same
+    from probe_exporter.tools.new import CannotWrite  # noqa: PLC0415  # the same
     from probe_exporter.tools.prometheus_config import BadShards  # noqa: PLC0415  # the same
     from probe_exporter.tools.targets import BadTargets  # noqa: PLC0415  # the same
 
@@ -68,7 +68,7 @@ def _run_tool(given: argparse.Namespace) -> int:
         return UNUSABLE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (NotWritten, NotRun, NotThere, BadShards, BadTargets, *REFUSALS) as refusal:
+    except (CannotWrite, NoModule, UnknownName, BadShards, BadTargets, *REFUSALS) as refusal:
         sys.stderr.write(f"{PROGRAM} {given.tool}: {refusal}\n")
         return UNUSABLE
 
@@ -159,9 +159,9 @@ def _prepared(given: argparse.Namespace) -> list[PreparedProbe]:
     """Return the probes that the command line asks for.
 
     Raises:
-        NotRun: it names no target, or a module or a parameter that can't be used.
+        NoModule: it names no target, or a module or a parameter that can't be used.
     """
-    from probe_exporter.config import single  # noqa: PLC0415  # see `_run_tool`
+    from probe_exporter.config import one_module  # noqa: PLC0415  # see `_run_tool`
     from probe_exporter.tools import run, targets  # noqa: PLC0415  # the same
 
     lines = [targets.Line(given.subject, target) for target in given.targets]
@@ -169,7 +169,7 @@ def _prepared(given: argparse.Namespace) -> list[PreparedProbe]:
         lines += targets.read_targets(given.file, given.subject)
     lines = [*dict.fromkeys(lines)]
     if not lines:
-        raise single.NotRun("the following arguments are required: TARGET, or --targets FILE")
+        raise one_module.NoModule("the following arguments are required: TARGET, or --targets FILE")
     modules = {name: _module(given, name) for name in dict.fromkeys([line.module for line in lines])}
     parameters = dict(given.param)
     return [run.prepare(modules[line.module], line.target, parameters, given.timeout) for line in lines]
@@ -177,16 +177,16 @@ def _prepared(given: argparse.Namespace) -> list[PreparedProbe]:
 
 def _module(given: argparse.Namespace, name: str) -> Module:
     """Return the module of a name, or that of the file of a prober. Changed settings are those of the first module."""
-    from probe_exporter.config import single  # noqa: PLC0415  # see `_run_tool`
+    from probe_exporter.config import one_module  # noqa: PLC0415  # see `_run_tool`
 
     if name.endswith(".py"):
-        return single.of_file(Path(name), given.set, given.module)
+        return one_module.of_file(Path(name), given.set, given.module)
     if given.module:
-        raise single.NotRun(
+        raise one_module.NoModule(
             f"--module is for the file of a prober, and {name} is a module: to change a setting of a module, use "
             "--set KEY=VALUE"
         )
-    return single.of_source(_source(given), name, given.set if name == given.subject else [])
+    return one_module.of_source(_source(given), name, given.set if name == given.subject else [])
 
 
 def _output(given: argparse.Namespace) -> Output:
@@ -282,7 +282,7 @@ def _prometheus_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _prometheus_config(given: argparse.Namespace) -> int:
-    from probe_exporter.config import single  # noqa: PLC0415  # see `_run_tool`
+    from probe_exporter.config import one_module  # noqa: PLC0415  # see `_run_tool`
     from probe_exporter.tools import prometheus_config, targets  # noqa: PLC0415  # the same
 
     shards = prometheus_config.Shards(given.shards, given.shard)
@@ -291,7 +291,7 @@ def _prometheus_config(given: argparse.Namespace) -> int:
     timeouts = {}
     if given.files or given.directories:
         config = _source(given).read()
-        timeouts = {line.module: single.of_config(config, line.module).timeout for line in lines}
+        timeouts = {line.module: one_module.of_config(config, line.module).timeout for line in lines}
     sys.stdout.write(prometheus_config.configuration(lines, addresses, shards, timeouts))
     return 0
 

@@ -22,7 +22,7 @@ from probe_exporter.settings.fields import nearest
 WIDTH = 120  # characters of a line
 
 
-class NotThere(Exception):
+class UnknownName(Exception):
     """There is no module or prober with a given name."""
 
 
@@ -30,7 +30,7 @@ def modules(config: Config, names: Sequence[str], *, as_json: bool) -> str:
     """Return all modules in a line each, or some in full.
 
     Raises:
-        NotThere: one of the names is unknown.
+        UnknownName: one of the names is unknown.
     """
     chosen = _chosen("module", config.modules, names)
     if as_json:
@@ -44,7 +44,7 @@ def probers(config: Config, names: Sequence[str], *, as_json: bool) -> str:
     """Return all probers in a line each, or some in full.
 
     Raises:
-        NotThere: one of the names is unknown.
+        UnknownName: one of the names is unknown.
     """
     chosen = _chosen("prober", config.probers, names)
     if as_json:
@@ -62,7 +62,7 @@ def names(loaded: Iterable[str]) -> str:
 def _chosen(what: str, loaded: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
     for name in names:
         if name not in loaded:
-            raise NotThere(f"unknown {what} `{name}`{nearest(name, list(loaded))}")
+            raise UnknownName(f"unknown {what} `{name}`{nearest(name, list(loaded))}")
     return [loaded[name] for name in names or sorted(loaded)]
 
 

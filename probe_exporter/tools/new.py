@@ -21,7 +21,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-class NotWritten(Exception):
+class CannotWrite(Exception):
     """No file was written; the message has the reason."""
 
 
@@ -29,24 +29,24 @@ def write(name: str, directory: Path) -> tuple[Path, Path, Path]:
     """Write ``NAME.py``, ``NAME.yml`` and ``test_NAME.py``, and return their paths.
 
     Raises:
-        NotWritten: the name is illegal or taken, a file exists, or the directory can't be used.
+        CannotWrite: the name is illegal or taken, a file exists, or the directory can't be used.
     """
     if not _NAME.fullmatch(name) or name in MODULE_KEYS or keyword.iskeyword(name):
-        raise NotWritten(
+        raise CannotWrite(
             f"{name!r} can't be the name of a prober: use lower-case letters, digits and _, beginning with a letter"
         )
     if name in load_probers([]):
-        raise NotWritten(f"there is already a prober {name}: use another name")
+        raise CannotWrite(f"there is already a prober {name}: use another name")
     files = (directory / f"{name}.py", directory / f"{name}.yml", directory / f"test_{name}.py")
     for path in files:
         if path.exists():
-            raise NotWritten(f"{path} exists already")
+            raise CannotWrite(f"{path} exists already")
     try:
         for path, template in zip(files, ("template.py", "template.yml", "test_template.py"), strict=True):
             text = (TEMPLATES / f"{template}.txt").read_text(encoding="utf-8")
             path.write_text(_named(text, name), encoding="utf-8")
     except OSError as error:
-        raise NotWritten(f"{error.filename}: {error.strerror}") from None
+        raise CannotWrite(f"{error.filename}: {error.strerror}") from None
     return files
 
 

@@ -12,10 +12,12 @@ import uvloop
 
 from probe_exporter import runner
 from probe_exporter.config.module import Module
-from probe_exporter.config.single import NotRun
+from probe_exporter.config.one_module import NoModule
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.merging import merged
 from probe_exporter.history import record
+from probe_exporter.history.debug_page import debug_page
+from probe_exporter.history.details import details_of, to_json
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.prober.metrics import Samples
 from probe_exporter.runner import Result
@@ -43,16 +45,16 @@ def prepare(module: Module, target: str, parameters: Mapping[str, str], timeout:
         timeout: seconds; None for the module's timeout.
 
     Raises:
-        NotRun: the module does not accept the parameters.
+        NoModule: the module does not accept the parameters.
     """
     known = ["hostname", *module.parameters]
     for name in parameters:
         if name not in known:
-            raise NotRun(f"module {module.name} has no parameter {name}{nearest(name, known)}")
+            raise NoModule(f"module {module.name} has no parameter {name}{nearest(name, known)}")
     try:
         filled = module.prepared(parameters)
     except ValueError as conflict:
-        raise NotRun(str(conflict)) from None
+        raise NoModule(str(conflict)) from None
     return PreparedProbe(filled, target, timeout or module.timeout or DEFAULT_TIMEOUT)
 
 
@@ -69,7 +71,7 @@ class Output(Protocol):
         """The round has ended."""
 
     def close(self) -> None:
-        """No further round comes."""
+        """Finish the output after the last round."""
 
 
 def run(probes: Sequence[PreparedProbe], output: Output, interval: float | None) -> int:
@@ -117,7 +119,7 @@ async def _round(probes: Sequence[PreparedProbe], done: Callable[[], None]) -> l
 # --- outputs for programs ------------------------------------------------------------------------------------
 
 
-class _Silent:
+class _WithoutProgress:
     """An output that prints nothing until a round has ended."""
 
     def begin(self, number: int) -> None:
@@ -130,7 +132,7 @@ class _Silent:
         pass
 
 
-class Metrics(_Silent):
+class Metrics(_WithoutProgress):
     """Prints metrics to stdout, and the reasons of failures to stderr.
 
     Several targets get the label ``target``, and several modules the label ``module``.
@@ -146,7 +148,7 @@ class Metrics(_Silent):
     def end(self, results: Sequence[Result]) -> None:
         if self._debug:
             log = ProbeLog(logging.DEBUG, "logfmt")
-            sys.stdout.write("\n".join([record.debug_document(result, log) for result in results]))
+            sys.stdout.write("\n".join([debug_page(result, log) for result in results]))
         else:
             sys.stdout.write(encode(_together(results)).decode())
         sys.stdout.flush()
@@ -175,12 +177,12 @@ def _report_failure(result: Result, *, named: bool) -> None:
     sys.stderr.write(f"{what} failed{phase}: {told.reason}: {told.message}\n  {result.failure.reason.meaning}\n")
 
 
-class Json(_Silent):
+class Json(_WithoutProgress):
     """Prints a JSON object in a line for each probe, as `/history?id=N` has it, without an id."""
 
     def end(self, results: Sequence[Result]) -> None:
         for result in results:
-            data = record.entry(0, result).data() | record.details(result)
+            data = record.entry(0, result).data() | details_of(result)
             del data["id"]
-            sys.stdout.write(f"{record.to_json(data)}\n")
+            sys.stdout.write(f"{to_json(data)}\n")
         sys.stdout.flush()

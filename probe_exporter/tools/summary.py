@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from probe_exporter.report.peers import Certificate, Peer
-from probe_exporter.report.report import Family, Report, Step, of_result, seconds
+from probe_exporter.report.report import Family, Report, RunRow, Step, of_result, seconds
 from probe_exporter.report.waterfall import Bar
 from probe_exporter.runner import Result
 
@@ -27,11 +27,17 @@ MAX_WIDTH = 120
 WIDE = 75
 """Columns from which on a bar has a text beside it, and a certificate its date."""
 
+MAX_RUNS = 64
+"""Runs of one probe that are printed."""
+
 MAX_SAMPLES = 16
 """Samples that are printed; `--output metrics` prints all."""
 
-_IN_VERDICT = {"probe_success", "probe_duration_seconds", "probe_timeout_seconds", "probe_failure_info"}
-"""Metrics that the verdict says."""
+_SAID = {
+    *("probe_success", "probe_duration_seconds", "probe_timeout_seconds", "probe_failure_info"),
+    *("probe_address_success", "probe_address_failure_info", "probe_attempt_failure_info"),
+}
+"""Metrics whose values the verdict and the table of runs show."""
 
 _GOOD, _BAD, _MAYBE, _FAINT, _HEAD, _CODE = "green", "red", "yellow", "dim", "bold", "bold"
 
@@ -99,6 +105,8 @@ class Summary:
         out, width = self._console, self._console.width
         out.print(_title(report))
         out.print(Text(_printable(report.verdict)))
+        for sentence in report.revoked:
+            out.print(Text(_printable(sentence), _BAD))
         if report.explanation is not None:
             out.print()
             out.print(Text.assemble((report.explanation.reason, _BAD), f": {_printable(report.message)}"))
@@ -106,11 +114,15 @@ class Summary:
             if report.explanation.advice != report.explanation.meaning:
                 self._heading("What to try")
                 self._paragraph(_prose(report.explanation.advice, self._mark))
-        if report.bars:
-            self._heading("Phases")
-            self._lines(_waterfall(report.bars, width, self._console.encoding))
-        for peer in dict.fromkeys(report.peers):  # redirects may lead to the same one
-            self._heading(_handshake(peer))
+        if len(report.runs) > 1:
+            self._runs(report)
+        name, bars = _phases(report)
+        if bars:
+            self._heading(f"Phases of {name}" if name else "Phases")
+            self._lines(_waterfall(bars, width, self._console.encoding))
+        several = len({sender for peer in report.peers for sender in peer.senders}) > 1 or len(report.runs) > 1
+        for peer in report.peers:
+            self._heading(_handshake(peer, named=several))
             self._certificates(peer)
         if report.success or self._debug:
             self._samples(report.families, report.samples_left_out)
@@ -134,6 +146,14 @@ class Summary:
     def _lines(self, lines: Iterable[Text]) -> None:
         for line in lines:
             self._console.print(line, no_wrap=True, overflow="ellipsis")
+
+    def _runs(self, report: Report) -> None:
+        """Print a table of the runs."""
+        self._heading("Runs")
+        self._console.print(_runs_table(report.runs[:MAX_RUNS], self._console.width))
+        more = len(report.runs) - MAX_RUNS + report.runs_left_out
+        if more > 0:
+            self._console.print(Text(f"  and {more} more", _FAINT))
 
     def _certificates(self, peer: Peer) -> None:
         table = Table.grid(padding=(0, 2, 0, 0))
@@ -237,10 +257,36 @@ def _table(reports: Sequence[Report], width: int) -> Table:
     return table
 
 
-def _handshake(peer: Peer) -> str:
+def _runs_table(runs: Sequence[RunRow], width: int) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=_HEAD)
+    failing = any(not run.passed for run in runs)
+    table.add_column("  RUN", overflow="fold")
+    table.add_column("RESULT", no_wrap=True)
+    table.add_column("TIME", no_wrap=True, justify="right")
+    if failing:
+        table.add_column("REASON", overflow="fold", no_wrap=width < WIDE)
+    for run in runs:
+        why = f"{run.reason}: {_printable(run.message)}" if run.reason and width >= WIDE else run.reason
+        decides = " (decides)" if run.decides else ""
+        style = _GOOD if run.passed else _BAD
+        row = [Text(f"  {_printable(run.name)}{decides}"), Text("PASS" if run.passed else "FAIL", style)]
+        table.add_row(*row, Text(seconds(run.seconds)), *([Text(why)] if failing else []))
+    return table
+
+
+def _phases(report: Report) -> tuple[str, Sequence[Bar]]:
+    """Return the phases to draw: those of the deciding run with its name, if the probe made several."""
+    deciding = next((run for run in report.runs if run.decides), None)
+    if deciding is None:
+        return "", report.bars
+    return deciding.name if len(report.runs) > 1 else "", deciding.bars
+
+
+def _handshake(peer: Peer, *, named: bool) -> str:
+    """Return the heading of a handshake's certificates; `named` adds what sent them."""
     what = ", ".join([part for part in (peer.version, peer.cipher, peer.protocol) if part])
     name = f" of {peer.server_name}" if peer.server_name else ""
-    return f"Certificates{name} ({what}). {peer.verdict}"
+    return f"Certificates{name}{peer.sent_by if named else ''} ({what}). {peer.verdict}"
 
 
 def _style(one: Certificate) -> str:
@@ -269,7 +315,7 @@ def _waterfall(bars: Sequence[Bar], width: int, encoding: str) -> Iterator[Text]
 def _sample_lines(families: Iterable[Family]) -> Iterator[str]:
     """Yield the samples of the target: not those of the verdict, and no durations, which the waterfall shows."""
     for family in families:
-        if family.name in _IN_VERDICT or "_duration_seconds" in family.name:
+        if family.name in _SAID or "_duration_seconds" in family.name:
             continue
         for sample in family.samples:
             labels = ",".join([f'{name}="{value}"' for name, value in sample.labels])

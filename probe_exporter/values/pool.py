@@ -38,7 +38,7 @@ SIZE = struct.Struct("!Q")
 
 
 class HelperFailed(Exception):
-    """A helper process can't be started, or died at work."""
+    """A helper process can't be started, or died while it worked."""
 
 
 async def run(function: Callable[..., T], bodies: Sequence[bytes], *arguments: object) -> T:

@@ -1,8 +1,8 @@
 """Accept clients' connections: a few in each turn of the loop, and with a 503 if no file descriptor is left.
 
 An event loop's own server accepts a whole backlog of thousands in one turn. Without a file descriptor it accepts
-nothing, so that clients wait for their timeout. Here one descriptor is in reserve: it is closed to accept a client, to
-tell it so, and opened again.
+nothing, so that clients wait for their timeout. Here one descriptor is kept in reserve: it is closed to accept a
+client and send the 503, and opened again.
 """
 
 from __future__ import annotations

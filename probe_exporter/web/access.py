@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp.web import BaseRequest
 
 from probe_exporter.web.answers import Answer, Refused, refusal
 from probe_exporter.web.authentication import Passwords, credentials
-from probe_exporter.web.config_file import LiveWebConfig, RateLimit
-
-
-class TokenBucket:
-    """A rate limit: tokens come back at a steady rate, up to a maximum. Each worker has its share, at least one."""
-
-    def __init__(self, limit: RateLimit, workers: int, now: float) -> None:
-        self.limit = limit
-        self._interval = limit.interval * workers
-        self._most = math.ceil(limit.burst / workers)
-        self._tokens = float(self._most)
-        self._since = now
-
-    def take(self, now: float) -> bool:
-        """Take a token, and return whether there was one."""
-        if self._interval <= 0:
-            return True
-        self._tokens = min(self._most, self._tokens + (now - self._since) / self._interval)
-        self._since = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+from probe_exporter.web.config_file import LiveWebConfig
+from probe_exporter.web.rate_limit import TokenBucket
 
 
 class AccessControl:

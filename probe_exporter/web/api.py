@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from probe_exporter.web.health import Report
-from probe_exporter.web.histories import HELD, MAX_LISTED
+from probe_exporter.web.history import HELD, MAX_LISTED
 from probe_exporter.web.html.assets import TYPES
 from probe_exporter.web.metadata import Metadata
 

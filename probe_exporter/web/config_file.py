@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
+from pydantic import AfterValidator, Field
 
 from probe_exporter.config import document, nodes
 from probe_exporter.config.loading import block_cautions, validated
 from probe_exporter.config.module import ConfigError
 from probe_exporter.config.problems import Place, Problem
 from probe_exporter.settings.block import Settings
-from probe_exporter.settings.fields import Text, Written
-from probe_exporter.settings.quantities import format_duration, parse_duration
+from probe_exporter.settings.fields import Text
 from probe_exporter.web.authentication import check_hash
+from probe_exporter.web.rate_limit import RateLimit
 from probe_exporter.web.tls import ServerContext, TlsServer, Unusable, make_context
 
 log = logging.getLogger(__name__)
@@ -39,21 +39,6 @@ _VALUES: Mapping[str, tuple[str, ...] | None] = {
 """The headers that a file may set, each with its permitted values; None for any value."""
 
 
-def _interval(value: object) -> float:
-    """Parse Go's durations, and bare numbers, which are nanoseconds in Go."""
-    if isinstance(value, str):
-        return parse_duration(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return int(value) / 1e9
-    raise ValueError("expected a duration such as 1.5s")
-
-
-Interval = Annotated[
-    float,
-    Written("duration", "1.5s", numbers=True),
-    PlainValidator(_interval, json_schema_input_type=str),
-    PlainSerializer(format_duration, return_type=str),
-]
 Hash = Annotated[Text, AfterValidator(check_hash)]
 
 
@@ -79,18 +64,6 @@ class HttpServer(Settings):
         """Yield a warning about a key that is accepted for compatibility and has no effect."""
         if "http2" in self.model_fields_set:
             yield "http2", "has no effect: this server speaks HTTP/1.1"
-
-
-class RateLimit(Settings):
-    """``rate_limit``: a bucket of tokens for all clients together, one a request."""
-
-    interval: Interval = 0.0
-    burst: Annotated[int, BeforeValidator(int)] = 0
-
-    def cautions(self) -> Iterator[tuple[str, str]]:
-        """Yield a warning about a bucket that never holds a token."""
-        if self.interval > 0 and self.burst <= 0:
-            yield "burst", "an `interval` without a `burst` refuses every request"
 
 
 class WebFile(Settings):

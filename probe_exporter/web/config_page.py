@@ -13,8 +13,8 @@ from probe_exporter.config.module import Config, Module
 from probe_exporter.web.answers import Answer, Refused, plain
 from probe_exporter.web.html.negotiation import wants_html
 from probe_exporter.web.html.rendering import Renderer
+from probe_exporter.web.module_selection import UnknownModule, modules_named, with_parameters
 from probe_exporter.web.parameters import decode_query
-from probe_exporter.web.selection import UnknownModule, named, prepared
 
 MAX_SECTIONS = 200
 """Modules whose settings one page shows. Beyond this number the page has links to each."""
@@ -50,10 +50,10 @@ def _asked(config: Config, parameters: Mapping[str, str]) -> Sequence[Module] | 
     if not asked:
         return None
     try:
-        modules = named(config, asked)
+        modules = modules_named(config, asked)
     except UnknownModule as unknown:
         raise Refused(404, unknown.line) from None
-    return [prepared(module, parameters) for module in modules]
+    return [with_parameters(module, parameters) for module in modules]
 
 
 def _sections(config: Config, asked: Sequence[Module] | None) -> Mapping[str, object]:

@@ -1,7 +1,7 @@
 """The web server's connections: close slow and idle ones, so that they don't keep other clients from connecting.
 
 A connection that is older than ``--web.max-connection-age`` is closed with its next response, so that a client that
-keeps connections for ever, as Prometheus does, reaches a new replica behind a load balancer. The response says
+never closes its connections, as Prometheus does not, reaches a new replica behind a load balancer. The response says
 ``Connection: close``, so the client sends no request that would be lost (RFC 9112 section 9.6).
 """
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from aiohttp.web import BaseRequest
 
 from probe_exporter.config.current import Configuration
-from probe_exporter.settings.fields import nearest
+from probe_exporter.settings.fields import nearest, shorten
 from probe_exporter.web.answers import Answer, Refused, json_text
+from probe_exporter.web.module_selection import MAX_COMPARED_MODULES, MAX_SHOWN_CHARACTERS
 from probe_exporter.web.parameters import decode_query
-from probe_exporter.web.selection import MAX_COMPARED_MODULES, MAX_SHOWN_CHARACTERS
 
 if TYPE_CHECKING:
     from probe_exporter.discovery.sources import Sources
@@ -41,7 +41,7 @@ class DiscoveryPage:
             raise Refused(error.status, f'The targets of source "{name}" can\'t be told: {error}') from None
 
     def _unknown(self, name: str) -> str:
-        shown = name if len(name) <= MAX_SHOWN_CHARACTERS else f"{name[:MAX_SHOWN_CHARACTERS]}…"
+        shown = shorten(name, MAX_SHOWN_CHARACTERS)
         names = list(self._configuration.current.discovery)[:MAX_COMPARED_MODULES]
         return f'Unknown source "{shown}"{nearest(shown, names) or f".{self._known()}"}'
 

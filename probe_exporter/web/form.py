@@ -13,9 +13,9 @@ from probe_exporter.config.placeholders import Parameter
 from probe_exporter.settings.secrets import MASK
 from probe_exporter.web.answers import Answer, Refused
 from probe_exporter.web.html.rendering import MAX_LISTED_MODULES, Renderer
+from probe_exporter.web.module_selection import modules_named
 from probe_exporter.web.parameters import decode_query
 from probe_exporter.web.probing import DEFAULT_MODULE
-from probe_exporter.web.selection import named
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def _values(config: Config, given: Mapping[str, str]) -> Mapping[str, object]:
     problem = ""
     try:
         if asked or DEFAULT_MODULE in config.modules:
-            chosen = named(config, asked or DEFAULT_MODULE)
+            chosen = modules_named(config, asked or DEFAULT_MODULE)
     except Refused as refused:
         problem = refused.line
     return {

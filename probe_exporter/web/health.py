@@ -4,9 +4,9 @@ A failed check means that a restart would help. A problem that a restart would n
 configuration, where the exporter keeps the one in use, or an event loop that is late.
 
 The event loop is late if the process gets too little CPU, or if a prober blocks it. A restart would drop the probes
-that run, and make the next process late as well. `ready` says so, and a load balancer sends the probes elsewhere. A
-loop that hangs answers no check at all: what waits for the answer, a kubelet for example, restarts the process when its
-own timeout has passed.
+that run, and make the next process late as well. `ready` reports it, so that a load balancer sends the probes to other
+replicas. A loop that hangs answers no check at all. The client of the check, a kubelet for example, restarts the
+process after its own timeout.
 """
 
 from __future__ import annotations

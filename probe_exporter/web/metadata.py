@@ -56,7 +56,7 @@ class Metadata(BaseModel, frozen=True):
     probers: list[ProberInfo]
 
 
-class _Described(NamedTuple):
+class _Description(NamedTuple):
     """The part of the document that is slow to compute and changes only with the configuration."""
 
     config: Config
@@ -72,38 +72,38 @@ class MetadataPage:
         self._configuration = configuration
         self._renderer = renderer
         self._started = _rfc3339(datetime.now(UTC).timestamp())
-        self._described: _Described | None = None
+        self._description: _Description | None = None
 
     async def metadata(self, request: BaseRequest, query: str) -> Answer:
         """Return the document as JSON, or as a page for a browser."""
-        described = await self._describe()
+        description = await self._describe()
         document = Metadata(
             name=NAME,
             version=VERSION,
             revision=revision(),
             python=PythonInfo(version=platform.python_version(), implementation=platform.python_implementation()),
-            libraries=described.libraries,
+            libraries=description.libraries,
             started=self._started,
             config=_config(self._configuration),
-            modules=described.modules,
+            modules=description.modules,
             metrics=[metric_info(metric) for metric in declared(runner)],
-            probers=described.probers,
+            probers=description.probers,
         )
         if wants_html(request):
             return await self._renderer.page(request, "metadata.html", {"about": document, "most": MAX_LISTED_MODULES})
         return json_text(document.model_dump_json())
 
-    async def _describe(self) -> _Described:
+    async def _describe(self) -> _Description:
         config = self._configuration.current
-        described = self._described
-        if described is None or described.config is not config:
+        description = self._description
+        if description is None or description.config is not config:
             # In a thread: to make the schemas of all probers would block the event loop, and delay probes, too long.
-            described = self._described = await asyncio.to_thread(_described, config)
-        return described
+            description = self._description = await asyncio.to_thread(_describe_config, config)
+        return description
 
 
-def _described(config: Config) -> _Described:
-    return _Described(
+def _describe_config(config: Config) -> _Description:
+    return _Description(
         config,
         [module_info(config.modules[name]) for name in sorted(config.modules)],
         [prober_info(config.probers[name]) for name in sorted(config.probers)],

@@ -23,16 +23,16 @@ from probe_exporter.history.record import HistoryEntry
 from probe_exporter.plugins.inventory import declared, measured
 from probe_exporter.report import advice
 from probe_exporter.report.advice import Explanation
-from probe_exporter.report.report import shorten
 from probe_exporter.report.snippets import snippets, source_options
+from probe_exporter.settings.fields import shorten
 from probe_exporter.settings.secrets import MASK
 from probe_exporter.web.answers import Answer, Refused
-from probe_exporter.web.histories import Histories
+from probe_exporter.web.history import HistoryPages
 from probe_exporter.web.html.rendering import Renderer
 from probe_exporter.web.listening import Place
+from probe_exporter.web.module_selection import UnknownModule
 from probe_exporter.web.parameters import decode_query
-from probe_exporter.web.reports import exporter_url
-from probe_exporter.web.selection import UnknownModule
+from probe_exporter.web.probe_page import exporter_url
 
 MAX_RECENT = 20
 """Results on the page of a module."""
@@ -70,9 +70,9 @@ class _Descriptions(NamedTuple):
 class ModulePages:
     """The handlers of ``/modules``, ``/modules/NAME`` and ``/reasons``."""
 
-    def __init__(self, configuration: Configuration, histories: Histories, renderer: Renderer, place: Place) -> None:
+    def __init__(self, configuration: Configuration, history: HistoryPages, renderer: Renderer, place: Place) -> None:
         self._configuration = configuration
-        self._histories = histories
+        self._history = history
         self._renderer = renderer
         self._place = place
         self._descriptions = _Descriptions(configuration.current)
@@ -128,7 +128,7 @@ class ModulePages:
         """Return the newest results of a module; None if the history can't be read in time."""
         try:
             async with asyncio.timeout(MAX_HISTORY_SECONDS):
-                return await self._histories.select(Query(module=name, limit=MAX_RECENT))
+                return await self._history.select(Query(module=name, limit=MAX_RECENT))
         except (Refused, TimeoutError):
             return None
 

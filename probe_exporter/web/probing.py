@@ -14,9 +14,9 @@ from probe_exporter.config.module import Config, Module
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.formats import negotiate
 from probe_exporter.exposition.merging import merged
+from probe_exporter.history.debug_page import debug_pages
 from probe_exporter.history.memory import History
 from probe_exporter.history.probe_log import ProbeLog
-from probe_exporter.history.record import debug_documents
 from probe_exporter.prober.failure import OutOfFiles, Reason, needs_files
 from probe_exporter.runner import Result, run
 from probe_exporter.telemetry.counters import Telemetry
@@ -25,8 +25,8 @@ from probe_exporter.web.accepting import NO_FILES
 from probe_exporter.web.admission import Admission, patience
 from probe_exporter.web.answers import Answer, Refused, exposition, plain
 from probe_exporter.web.html.negotiation import wants_html
+from probe_exporter.web.module_selection import UnknownModule, modules_made, modules_named, with_parameters
 from probe_exporter.web.parameters import decode_query, is_repeated, probe_timeout, scrape_timeout
-from probe_exporter.web.selection import UnknownModule, made, named, prepared
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Probing:
         target = parameters.get("target")
         if not target:
             raise Refused(400, "The target parameter is missing")
-        modules = [prepared(module, parameters) for module in modules]
+        modules = [with_parameters(module, parameters) for module in modules]
         debug = parameters.get("debug") == "true"
         warning = REPEATED_TARGET if debug and is_repeated(query, "target") else ""
         if len(modules) == 1:
@@ -99,7 +99,7 @@ class Probing:
             if self._page is not None and wants_html(request):
                 return await self._page(request, results)
             # In a thread: to render thousands of samples and log lines takes longer than one turn may take.
-            return plain(await asyncio.to_thread(debug_documents, results, self._probe_log))
+            return plain(await asyncio.to_thread(debug_pages, results, self._probe_log))
         format = negotiate(request.headers.get("Accept", ""))
         samples = {result.module.name: result.probe.samples for result in results}
         one = samples.popitem()[1] if len(samples) == 1 else merged(samples)
@@ -113,7 +113,7 @@ class Probing:
         """
         config = self._configuration.current
         try:
-            return made(config, asked) or await self._make(config, asked)
+            return modules_made(config, asked) or await self._make(config, asked)
         except UnknownModule as unknown:
             self._telemetry.unknown_modules += 1
             log.debug("Unknown module", extra={"fields": {"module": unknown.name}})
@@ -126,11 +126,11 @@ class Probing:
             Refused: there is no file descriptor left.
         """
         async with self._making:  # thousands of requests may come at once, and all but the first find it made
-            found = made(config, asked)
+            found = modules_made(config, asked)
             if found is not None:
                 return found
             try:
-                modules = await asyncio.to_thread(named, config, asked)
+                modules = await asyncio.to_thread(modules_named, config, asked)
             except Exception as error:
                 if needs_files(error):
                     raise Refused(503, NO_FILES, **{"Retry-After": "1"}) from error
@@ -187,6 +187,8 @@ class Probing:
             self._probe_log.write(result)
             raise Refused(503, NO_FILES, **{"Retry-After": "1"})
         tally.finish(result.failure.reason.value if result.failure else "", result.duration)
+        if result.runs:
+            tally.deny_addresses(run.reason for run in result.runs if run.address)
         if result.failure is not None and result.failure.reason is Reason.INTERNAL_ERROR:
             self._telemetry.internal_errors += 1
         self._history.add(result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import quote, unquote
@@ -28,21 +28,21 @@ from probe_exporter.web.config_page import ConfigPage
 from probe_exporter.web.discovery import DiscoveryPage
 from probe_exporter.web.form import FormPage
 from probe_exporter.web.health import Health
-from probe_exporter.web.histories import Histories
+from probe_exporter.web.history import HistoryPages
 from probe_exporter.web.html import assets
 from probe_exporter.web.html.negotiation import wants_html
 from probe_exporter.web.html.rendering import Renderer
 from probe_exporter.web.listening import Place
 from probe_exporter.web.metadata import MetadataPage
 from probe_exporter.web.module_pages import ModulePages
-from probe_exporter.web.pages import Pages
+from probe_exporter.web.module_selection import UnknownModule
 from probe_exporter.web.parameters import TooManyParameters
+from probe_exporter.web.probe_page import ProbePages
 from probe_exporter.web.probing import Probing
 from probe_exporter.web.reloading import Reloads
-from probe_exporter.web.reports import Reports
-from probe_exporter.web.selection import UnknownModule
+from probe_exporter.web.status_page import StatusPage
 from probe_exporter.workers import snapshots
-from probe_exporter.workers.worker import Alone, ReloadRefused, SupervisorTimeout, Workers
+from probe_exporter.workers.worker import ReloadRefused, SingleProcess, SupervisorTimeout, Workers
 
 log = logging.getLogger(__name__)
 
@@ -96,21 +96,29 @@ class Web:
         self.telemetry = telemetry
         self._place = place
         self._renderer = Renderer(place.prefix)
-        self._histories = Histories(history, configuration, self._renderer)
-        self._reports = Reports(configuration, self._histories, self._renderer, place)
-        page = self._reports.probe
+        self._history_pages = HistoryPages(history, configuration, self._renderer)
+        self._probe_pages = ProbePages(configuration, self._history_pages, self._renderer, place)
+        page = self._probe_pages.probe
         self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, max_probes, page, delays)
-        modules = ModulePages(configuration, self._histories, self._renderer, place)
-        self._workers = workers or Alone()
+        self._module_pages = ModulePages(configuration, self._history_pages, self._renderer, place)
+        self._workers = workers or SingleProcess()
         self.health = Health(configuration, live, telemetry.lag, self._workers, self.probing, self._renderer)
         self.metadata = MetadataPage(configuration, self._renderer)
-        self._pages = Pages(configuration, self._histories, self.health, telemetry.lag, self._workers, self._renderer)
-        routes = [
+        self._status_page = StatusPage(
+            configuration, self._history_pages, self.health, telemetry.lag, self._workers, self._renderer
+        )
+        self._routes = {place.prefix.rstrip("/") + route.path: route for route in self._all_routes()}
+        self._modules = f"{place.prefix}modules/"
+
+    def _all_routes(self) -> Sequence[Route]:
+        """Return the routes of all paths, below the prefix."""
+        configuration, renderer, modules = self._configuration, self._renderer, self._module_pages
+        return [
             Route("/probe", self.probing.probe, api.PROBE),
             Route("/metrics", self.metrics, api.METRICS),
-            Route("/config", ConfigPage(configuration, self._renderer).config, api.CONFIG),
-            Route("/logs", self._histories.logs, api.LOGS),
-            Route("/history", self._reports.history(self._histories.history), api.HISTORY),
+            Route("/config", ConfigPage(configuration, renderer).config, api.CONFIG),
+            Route("/logs", self._history_pages.logs, api.LOGS),
+            Route("/history", self._probe_pages.history(self._history_pages.history), api.HISTORY),
             Route("/modules", modules.modules, api.MODULES),
             Route("/modules/{name}", modules.module, api.MODULE),
             Route("/reasons", modules.reasons, api.REASONS),
@@ -121,12 +129,10 @@ class Web:
             Route("/metadata", self.metadata.metadata, api.METADATA),
             Route("/sd", DiscoveryPage(configuration).targets, api.DISCOVERY),
             Route("/openapi.json", self.openapi, api.OPENAPI),
-            Route("/", self._pages.status, api.STATUS),
-            Route("/form", FormPage(configuration, self._renderer).form, api.FORM),
+            Route("/", self._status_page.status, api.STATUS),
+            Route("/form", FormPage(configuration, renderer).form, api.FORM),
             *[Route(f"/static/{name}", assets.handler(name), api.STATIC[name]) for name in assets.TYPES],
         ]
-        self._routes = {place.prefix.rstrip("/") + route.path: route for route in routes}
-        self._modules = f"{place.prefix}modules/"
 
     async def __call__(self, request: BaseRequest) -> Answer:
         """Answer one request."""
@@ -162,7 +168,7 @@ class Web:
 
     async def _error_page(self, request: BaseRequest, refused: Refused) -> Answer:
         if isinstance(refused, UnknownModule):
-            return await self._reports.unknown_module(request, refused)
+            return await self._probe_pages.unknown_module(request, refused)
         values = {"code": refused.status, "phrase": HTTPStatus(refused.status).phrase, "line": refused.line}
         answer = await self._renderer.page(request, "error.html", values, refused.status)
         answer.add_fields(refused.headers)

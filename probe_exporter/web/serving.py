@@ -26,7 +26,7 @@ from probe_exporter.web.listening import Listener
 from probe_exporter.web.reloading import Reloads
 from probe_exporter.web.routes import Web
 from probe_exporter.web.tls import LiveContext
-from probe_exporter.workers.worker import Crew, Ending
+from probe_exporter.workers.worker import StopRequests, SupervisorClient
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ async def serve(
     listeners: Callable[[], Sequence[Listener]],
     *,
     live: LiveWebConfig | None = None,
-    crew: Crew | None = None,
+    supervisor: SupervisorClient | None = None,
     drain_timeout: float,
     max_connection_age: float = 0.0,
     reload_interval: float = 0.0,
@@ -47,7 +47,7 @@ async def serve(
         web: the handler of requests.
         listeners: opens the sockets to listen on; all of them, or there is no start.
         live: the web config file, where there is one.
-        crew: the other workers, if this process is a worker.
+        supervisor: the other workers, if this process is a worker.
         drain_timeout: seconds that running probes have to finish.
         max_connection_age: seconds after which a client's connection is closed with its next response; 0 means never.
         reload_interval: seconds between checks for a changed configuration; 0 means never.
@@ -58,22 +58,16 @@ async def serve(
     async with AsyncExitStack() as cleanup:
         background = Background()
         cleanup.callback(background.cancel)
-        access = AccessControl(web, web.count, live, crew.number if crew else 1) if live else None
+        access = AccessControl(web, web.count, live, supervisor.number if supervisor else 1) if live else None
         if access is not None:
             cleanup.callback(access.close)
         connections = Connections(access or web, Limits(age=max_connection_age))
         cleanup.push_async_callback(connections.close)
-        background.start(connections.watch())
-        background.start(web.telemetry.lag.watch())
-        background.start(Collector(lambda: len(web.probing.running) + connections.number).watch())
-        background.start(Trimmer(lambda: len(web.probing.running)).watch())
-        watchdog = Watchdog(web.telemetry.lag, identify)
-        watchdog.start()
-        cleanup.callback(watchdog.stop)
-        if crew is not None:
-            await crew.connect()
-        ending = Ending()
-        _obey_signals(web.reloads, background, ending, crew)
+        _start_watching(web, connections, background, cleanup)
+        if supervisor is not None:
+            await supervisor.connect()
+        stop_requests = StopRequests()
+        _obey_signals(web.reloads, background, stop_requests, supervisor)
         # Signals are handled before the first client can connect.
         for listener in listeners():
             cleanup.callback(listener.close)
@@ -81,9 +75,20 @@ async def serve(
         web.health.started()
         if reload_interval > 0:
             background.start(_reload_regularly(web.reloads, reload_interval))
-        received = await ending.wait()
+        received = await stop_requests.wait()
         log.info("Shutting down: new probes are refused", extra={"fields": {"signal": received}})
-        await _drain(web, ending, drain_timeout)
+        await _drain(web, stop_requests, drain_timeout)
+
+
+def _start_watching(web: Web, connections: Connections, background: Background, cleanup: AsyncExitStack) -> None:
+    """Start what watches connections, the event loop and memory, until the cleanup."""
+    background.start(connections.watch())
+    background.start(web.telemetry.lag.watch())
+    background.start(Collector(lambda: len(web.probing.running) + connections.number).watch())
+    background.start(Trimmer(lambda: len(web.probing.running)).watch())
+    watchdog = Watchdog(web.telemetry.lag, identify)
+    watchdog.start()
+    cleanup.callback(watchdog.stop)
 
 
 def _accept(listener: Listener, connections: Connections, live: LiveWebConfig | None, cleanup: AsyncExitStack) -> None:
@@ -141,14 +146,16 @@ def raise_file_limit(probes: int) -> int:
     return allowed
 
 
-def _obey_signals(reloads: Reloads, background: Background, ending: Ending, crew: Crew | None) -> None:
+def _obey_signals(
+    reloads: Reloads, background: Background, stop_requests: StopRequests, supervisor: SupervisorClient | None
+) -> None:
     """Handle SIGHUP (reload), SIGTERM and SIGINT (end). A worker gets all but SIGTERM from its supervisor."""
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, ending.signal, signal.SIGTERM.name)
-    if crew is not None:
-        background.start(crew.attend(reloads.reload, ending))
+    loop.add_signal_handler(signal.SIGTERM, stop_requests.signal, signal.SIGTERM.name)
+    if supervisor is not None:
+        background.start(supervisor.answer_requests(reloads.reload, stop_requests))
         return
-    loop.add_signal_handler(signal.SIGINT, ending.signal, signal.SIGINT.name)
+    loop.add_signal_handler(signal.SIGINT, stop_requests.signal, signal.SIGINT.name)
 
     def reload() -> None:
         if not reloads.full:
@@ -157,12 +164,12 @@ def _obey_signals(reloads: Reloads, background: Background, ending: Ending, crew
     loop.add_signal_handler(signal.SIGHUP, reload)
 
 
-async def _drain(web: Web, ending: Ending, seconds: float) -> None:
+async def _drain(web: Web, stop_requests: StopRequests, seconds: float) -> None:
     """Wait until all running probes have ended, or some seconds have passed, or another signal comes."""
     drained = asyncio.ensure_future(web.probing.drain())
-    impatience = asyncio.ensure_future(ending.wait())
-    done, _ = await asyncio.wait((drained, impatience), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    for waiting in (drained, impatience):
+    second_request = asyncio.ensure_future(stop_requests.wait())
+    done, _ = await asyncio.wait((drained, second_request), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for waiting in (drained, second_request):
         waiting.cancel()
     if drained in done:
         log.info("All probes have ended")

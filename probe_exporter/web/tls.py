@@ -327,7 +327,7 @@ def _names(certificate: bytes) -> Iterator[str]:
 
 
 class LiveContext(ssl.SSLContext):
-    """Delegates to the current context for each new connection; for servers that keep one context for ever."""
+    """Delegates to the current context for each new connection; for servers that keep one context while they run."""
 
     _current: Callable[[], ServerContext]
 

@@ -14,9 +14,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from probe_exporter.history.memory import History, Query
-from probe_exporter.history.record import Document, HistoryEntry
+from probe_exporter.history.record import HistoryDocument, HistoryEntry
 from probe_exporter.runner import Result
-from probe_exporter.workers.worker import HISTORY, Crew, SupervisorTimeout
+from probe_exporter.workers.worker import HISTORY, SupervisorClient, SupervisorTimeout
 
 MAX_ENTRIES = 2000
 MAX_BYTES = 1 << 20
@@ -26,15 +26,15 @@ MAX_BYTES = 1 << 20
 class SharedHistory:
     """The `History` of a worker: its own results, and those of the other workers."""
 
-    def __init__(self, own: History, crew: Crew) -> None:
+    def __init__(self, own: History, supervisor: SupervisorClient) -> None:
         """
         Args:
             own: the results of this worker.
-            crew: the other workers.
+            supervisor: the other workers.
         """
         self._own = own
-        self._crew = crew
-        crew.history = self.answer
+        self._supervisor = supervisor
+        supervisor.history = self.answer
 
     def add(self, result: Result) -> None:
         self._own.add(result)
@@ -47,12 +47,12 @@ class SharedHistory:
         texts, entries = await asyncio.gather(self._ask({"select": asdict(query)}), self._select(query))
         return await asyncio.to_thread(_merged, query, entries, texts)
 
-    async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
-        if id % self._crew.number == self._crew.index:
+    async def get(self, id: int) -> tuple[HistoryEntry, HistoryDocument] | None:
+        if id % self._supervisor.number == self._supervisor.index:
             return await self._get(id)
         texts = await self._ask({"get": id})
         answers = await asyncio.to_thread(lambda: [json.loads(text) for text in texts])
-        return next(((HistoryEntry(*row), Document(*document)) for row, document in filter(None, answers)), None)
+        return next(((HistoryEntry(*row), HistoryDocument(*document)) for row, document in filter(None, answers)), None)
 
     async def answer(self, text: str) -> str:
         """Answer a question of another worker, as JSON."""
@@ -62,29 +62,29 @@ class SharedHistory:
                 limits = min(query.limit, MAX_ENTRIES), min(query.max_bytes, MAX_BYTES)
                 entries = await self._select(replace(query, limit=limits[0], max_bytes=limits[1]))
                 return await asyncio.to_thread(json.dumps, entries)
-            case {"get": int(id)} if id % self._crew.number == self._crew.index:
+            case {"get": int(id)} if id % self._supervisor.number == self._supervisor.index:
                 return await asyncio.to_thread(json.dumps, await self._get(id))
         return "null"
 
     async def _ask(self, question: dict[str, Any]) -> Sequence[str]:
         """Return the answers of the other workers; none if the supervisor does not answer."""
         try:
-            return await self._crew.ask_others(HISTORY, json.dumps(question))
+            return await self._supervisor.ask_others(HISTORY, json.dumps(question))
         except SupervisorTimeout:
             return ()
 
     async def _select(self, query: Query) -> list[HistoryEntry]:
         """Return this worker's entries, with ids for clients."""
-        number, index = self._crew.number, self._crew.index
+        number, index = self._supervisor.number, self._supervisor.index
         return [entry._replace(id=entry.id * number + index) for entry in await self._own.select(query)]
 
-    async def _get(self, id: int) -> tuple[HistoryEntry, Document] | None:
+    async def _get(self, id: int) -> tuple[HistoryEntry, HistoryDocument] | None:
         """Return an entry of this worker.
 
         Args:
             id: the id for clients.
         """
-        found = await self._own.get(id // self._crew.number)
+        found = await self._own.get(id // self._supervisor.number)
         return None if found is None else (found[0]._replace(id=id), found[1])
 
 

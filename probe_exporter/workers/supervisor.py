@@ -149,32 +149,32 @@ class Supervisor:
         signal.set_wakeup_fd(signals.fileno(), warn_on_full_buffer=False)
         following = time.monotonic() + self._follow_interval
         while self._workers or not self._ending:
-            self._fill_vacancies()
+            self._start_missing_workers()
             for key, events in self._selector.select(self._pause()):
                 if key.fileobj is wake:
                     for received in wake.recv(100):
-                        self._obey(signal.Signals(received))
+                        self._handle_signal(signal.Signals(received))
                 else:
                     self._serve(key.data, events)
             self._reap_exited_workers()
             self._send_heartbeats()
-            self._settle_questions()
+            self._finish_questions()
             self._kill_unresponsive()
-            self._tell_problem()
+            self._send_problems()
             if self._follow_interval and time.monotonic() >= following:
                 self._follow()
                 following = time.monotonic() + self._follow_interval
         return self._code
 
     def _pause(self) -> float:
-        """Seconds until something is due that no descriptor tells; a second at most."""
+        """Return the seconds until the next timer is due; a second at most."""
         due = [question.due for question in self._questions.values()]
         due += [] if self._ending else self._vacant.values()
         return max(0.0, min([time.monotonic() + 1.0, *due]) - time.monotonic())
 
     # --- signals -----------------------------------------------------------------------------------------------
 
-    def _obey(self, received: signal.Signals) -> None:
+    def _handle_signal(self, received: signal.Signals) -> None:
         if received is signal.SIGHUP:
             self._ask_to_reload(None)
         elif received in (signal.SIGTERM, signal.SIGINT):
@@ -182,7 +182,7 @@ class Supervisor:
             if not self._ending:
                 log.info("Shutting down: the workers are told", extra={"fields": {"signal": received.name}})
                 self._ending = time.monotonic() + self._patience
-            self._tell_all({"end": received.name, "times": self._told_to_end})
+            self._send_to_all({"end": received.name, "times": self._told_to_end})
 
     def _kill_unresponsive(self) -> None:
         if self._ending and time.monotonic() > self._ending:
@@ -193,7 +193,7 @@ class Supervisor:
 
     # --- start, exit and replacement of workers ------------------------------------------------------------
 
-    def _fill_vacancies(self) -> None:
+    def _start_missing_workers(self) -> None:
         now = time.monotonic()
         for number in [number for number, due in self._vacant.items() if due <= now and not self._ending]:
             del self._vacant[number]
@@ -204,7 +204,7 @@ class Supervisor:
         process = os.fork()
         if not process:
             ours.close()
-            self._become(number, theirs)
+            self._run_as_worker(number, theirs)
         theirs.close()
         ours.setblocking(False)
         worker = Worker(number, process, ours, time.monotonic())
@@ -212,9 +212,9 @@ class Supervisor:
         self._selector.register(ours, selectors.EVENT_READ, worker)
         log.info("A worker has started", extra={"fields": {"worker": number, "process": process}})
         if any(self._problems.values()):
-            self._say(worker, self._problems)
+            self._queue(worker, self._problems)
 
-    def _become(self, number: int, channel: socket.socket) -> NoReturn:
+    def _run_as_worker(self, number: int, channel: socket.socket) -> NoReturn:
         """Become a worker, in the process that was just forked, and exit with its code."""
         code = 1
         try:
@@ -243,11 +243,11 @@ class Supervisor:
         for process, worker in list(self._workers.items()):
             found, status = os.waitpid(process, os.WNOHANG)
             if found:
-                self._leave(worker, os.waitstatus_to_exitcode(status))
+                self._handle_exit(worker, os.waitstatus_to_exitcode(status))
 
-    def _leave(self, worker: Worker, code: int) -> None:
+    def _handle_exit(self, worker: Worker, code: int) -> None:
         del self._workers[worker.process]
-        self._hear(worker)  # its last words
+        self._process_messages(worker)  # those that it sent before it exited
         if not worker.gone:
             self._selector.unregister(worker.channel)
         worker.channel.close()
@@ -283,9 +283,9 @@ class Supervisor:
     def _ask_for_heartbeat(self, worker: Worker, now: float) -> None:
         if not worker.owed:
             worker.owed, worker.hang, worker.state = now, 0.0, read_state(worker.process)
-            self._say(worker, {"ask": next(self._numbers), "what": "heartbeat"})
+            self._queue(worker, {"ask": next(self._numbers), "what": "heartbeat"})
 
-    def _tell_problem(self) -> None:
+    def _send_problems(self) -> None:
         """Tell all workers when the problems that they report on /-/healthy and /health have changed."""
         dead = len(self._vacant)
         have, are = ("has", "is") if dead == 1 else ("have", "are")
@@ -296,16 +296,16 @@ class Supervisor:
         problems = {"problem": " ".join(words), "late": " ".join([f"Worker {one.number} is late." for one in late])}
         if problems != self._problems:
             self._problems = problems
-            self._tell_all(problems)
+            self._send_to_all(problems)
 
     # --- messages ----------------------------------------------------------------------------------------------
 
     def _serve(self, worker: Worker, events: int) -> None:
         if events & selectors.EVENT_READ:
-            self._hear(worker)
+            self._process_messages(worker)
         self._send(worker)
 
-    def _hear(self, worker: Worker) -> None:
+    def _process_messages(self, worker: Worker) -> None:
         """Process a worker's messages; the system, not this connection, reports its exit."""
         for line in self._lines(worker):
             match json.loads(line):
@@ -317,7 +317,7 @@ class Supervisor:
                     worker.last = text or worker.last
                     self._ask(what, [(worker, number)])
                 case {"answer": number, "text": text}:
-                    self._note(worker, self._questions.get(number), text)
+                    self._note_answer(worker, self._questions.get(number), text)
 
     def _ask_to_reload(self, asker: Asker) -> None:
         """Make all workers reload; requests that arrive meanwhile share the reload after that one."""
@@ -333,9 +333,9 @@ class Supervisor:
             others.difference_update([asker[0] for asker in askers if asker is not None])
         self._questions[number] = Question(what, askers, others, time.monotonic() + ANSWER_SECONDS[what])
         for worker in others:
-            self._say(worker, {"ask": number, "what": what, "text": text})
+            self._queue(worker, {"ask": number, "what": what, "text": text})
 
-    def _note(self, worker: Worker, question: Question | None, text: str) -> None:
+    def _note_answer(self, worker: Worker, question: Question | None, text: str) -> None:
         worker.late = False
         worker.owed = worker.hang = 0.0
         if question is not None and worker in question.waiting:
@@ -344,7 +344,7 @@ class Supervisor:
             if question.what == "snapshot":
                 worker.last = text
 
-    def _settle_questions(self) -> None:
+    def _finish_questions(self) -> None:
         """Return the answers of questions that all workers have answered, or whose time is up."""
         now = time.monotonic()
         for number, question in list(self._questions.items()):
@@ -355,9 +355,9 @@ class Supervisor:
                 worker.late = True
                 late = f"worker {worker.number} did not answer"
                 question.texts.append(worker.last if question.what == "snapshot" else late)
-            self._conclude(question)
+            self._finish_question(question)
 
-    def _conclude(self, question: Question) -> None:
+    def _finish_question(self, question: Question) -> None:
         if question.what == "reload":
             self._follow()
             if self._asking_to_reload:
@@ -369,7 +369,7 @@ class Supervisor:
             if asker is None:
                 self._log_reload(question)
             elif asker[0].process in self._workers:
-                self._say(asker[0], {"answer": asker[1], "texts": question.texts})
+                self._queue(asker[0], {"answer": asker[1], "texts": question.texts})
 
     def _log_reload(self, question: Question) -> None:
         refused = sorted(filter(None, set(question.texts)))
@@ -378,11 +378,11 @@ class Supervisor:
         if not refused:
             log.info("All workers have reloaded the configuration")
 
-    def _tell_all(self, message: dict[str, Any]) -> None:
+    def _send_to_all(self, message: dict[str, Any]) -> None:
         for worker in self._workers.values():
-            self._say(worker, message)
+            self._queue(worker, message)
 
-    def _say(self, worker: Worker, message: dict[str, Any]) -> None:
+    def _queue(self, worker: Worker, message: dict[str, Any]) -> None:
         worker.outbox += json.dumps(message, separators=(",", ":")).encode() + b"\n"
         self._send(worker)
 

@@ -57,7 +57,7 @@ class Workers(Protocol):
         """Return a sentence about workers that have not answered in time, but do not hang; empty if there are none."""
 
 
-class Alone:
+class SingleProcess:
     """The `Workers` of an exporter with a single process."""
 
     number = 1
@@ -100,7 +100,7 @@ async def _no_history(_question: str) -> str:
     return "null"
 
 
-class Ending:
+class StopRequests:
     """Requests to stop the process: the first starts to drain it, the second stops it at once.
 
     They arrive as signals and from the supervisor. Stopping a whole control group causes both; they count as one.
@@ -128,7 +128,7 @@ class Ending:
         return await self._words.get()
 
 
-class Crew:
+class SupervisorClient:
     """The `Workers` of a worker process, reached through the supervisor.
 
     Attributes:
@@ -194,12 +194,12 @@ class Crew:
         """Open the streams to the supervisor; call it before the server accepts connections."""
         self._line = await asyncio.open_unix_connection(sock=self._channel, limit=MAX_LINE_BYTES)
 
-    async def attend(self, reload: Reload, ending: Ending) -> None:
+    async def answer_requests(self, reload: Reload, stop_requests: StopRequests) -> None:
         """Answer the supervisor's requests until it exits.
 
         Args:
             reload: reloads the configuration in this process.
-            ending: is notified when the supervisor asks the worker to stop, or has exited.
+            stop_requests: is notified when the supervisor asks the worker to stop, or has exited.
         """
         assert self._line is not None
         reader, _ = self._line
@@ -207,17 +207,17 @@ class Crew:
         try:
             # A supervisor that was killed may have sent an incomplete line.
             while (line := await reader.readline()).endswith(b"\n"):
-                self._hear(json.loads(line), answering, reload, ending)
+                self._process_message(json.loads(line), answering, reload, stop_requests)
         except ConnectionError:
             pass  # the supervisor exited with unread data
         finally:
             for question in self._questions.values():
                 if not question.done():
                     question.set_exception(SupervisorTimeout(GONE))
-            ending.tell("the end of the supervisor", 1)
+            stop_requests.tell("the end of the supervisor", 1)
 
-    def _hear(
-        self, message: dict[str, Any], answering: set[asyncio.Task[None]], reload: Reload, ending: Ending
+    def _process_message(
+        self, message: dict[str, Any], answering: set[asyncio.Task[None]], reload: Reload, stop_requests: StopRequests
     ) -> None:
         match message:
             case {"ask": number, "what": what, **rest}:
@@ -231,14 +231,14 @@ class Crew:
             case {"problem": problem, "late": late}:
                 self._problem, self._late = problem, late
             case {"end": word, "times": times}:
-                ending.tell(word, times)
+                stop_requests.tell(word, times)
 
     async def _ask(self, what: str, text: str = "") -> list[str]:
         number = next(self._numbers)
         answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
         self._questions[number] = answer
         try:
-            self._say({"ask": number, "what": what, "text": text})
+            self._send({"ask": number, "what": what, "text": text})
             async with asyncio.timeout(PATIENCE_SECONDS[what]):
                 return await answer
         except TimeoutError:
@@ -265,9 +265,9 @@ class Crew:
                 log.error("Unexpected exception in a reload", exc_info=error)
                 text = f"{type(error).__name__}; the exporter's log has more"
         with contextlib.suppress(SupervisorTimeout):
-            self._say({"answer": number, "text": text})
+            self._send({"answer": number, "text": text})
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         """Send a message to the supervisor.
 
         Raises:

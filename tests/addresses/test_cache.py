@@ -47,6 +47,22 @@ def test_forgetting_empties_both_generations() -> None:
     assert (len(cache), len(cache.old), cache.bytes) == (0, 0, 0)
 
 
+def test_entry_is_found_while_another_thread_empties_the_cache() -> None:
+    class Key:
+        """A key whose comparison stands for the moment at which the other thread runs."""
+
+        def __hash__(self) -> int:
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            cache.forget()
+            return True
+
+    cache = Cache[Key, str](lambda _: "computed", 1 << 20)
+    cache.old = {Key(): "old"}
+    assert cache[Key()] == "old"
+
+
 def test_exception_is_raised_each_time_and_takes_no_memory() -> None:
     function = Counting()
     cache = Cache(function, 1 << 20)

@@ -34,10 +34,12 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.runner import Result, run
 from tests.exporters import ROOT, ours
+from tests.outcomes import why
 from tests.targets import Pki, Site, Tls, redirect, reply
 from tests.targets.dns import DnsServer, Zone
 from tests.targets.http3 import Quic
 from tests.targets.http3 import redirect as redirect3
+from tests.targets.nodes import Node, greet, nodes
 from tests.targets.proxy import HttpProxy, ProxyServer, SocksProxy
 from tests.waiting import until
 
@@ -48,7 +50,7 @@ LOOPBACK = ["127.0.0.0/8", "::1"]
 
 
 @dataclass
-class Trap:
+class ForbiddenListeners:
     """TCP and UDP listeners on one port of both loopbacks, which no probe may reach.
 
     Every address of 127.0.0.0/8 is covered, because a socket without an address of its own listens there too.
@@ -98,8 +100,8 @@ class Trap:
 
 
 @pytest.fixture
-def trap() -> Iterator[Trap]:
-    with Trap() as trap:
+def trap() -> Iterator[ForbiddenListeners]:
+    with ForbiddenListeners() as trap:
         yield trap
 
 
@@ -137,11 +139,6 @@ async def exporter(
         path = tmp_path / "config.yml"
         path.write_text(str(document).replace("True", "true").replace("False", "false"))
         yield Exporter(loading.load([path], PROBERS).modules, answers)
-
-
-def why(result: Result) -> tuple[str, str] | None:
-    """Return the reason and the phase of a failure; None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 # --- spellings ---------------------------------------------------------------------------------------------
@@ -209,7 +206,7 @@ def literal_in_a_target(host: str) -> str:
 )
 @pytest.mark.parametrize("host", [*ADDRESSES, *OLD_ADDRESSES, *UNICODE_ADDRESSES, *NAMES])
 async def test_guard_denies_every_spelling_of_a_host(
-    tmp_path: Path, trap: Trap, host: str, targets: dict[str, Any]
+    tmp_path: Path, trap: ForbiddenListeners, host: str, targets: dict[str, Any]
 ) -> None:
     """For each prober with a host in its target; addresses are never sent to the name server."""
     modules = {
@@ -238,7 +235,7 @@ async def test_guard_denies_every_spelling_of_a_host(
 
 
 @pytest.mark.parametrize("url", URLS)
-async def test_guard_denies_every_spelling_of_a_url(tmp_path: Path, trap: Trap, url: str) -> None:
+async def test_guard_denies_every_spelling_of_a_url(tmp_path: Path, trap: ForbiddenListeners, url: str) -> None:
     targets = {"deny": LOOPBACK, "allow": ["allowed.test", "10.0.0.0/8"]}
     zone = {"allowed.test": [["10.1.1.1"]]}  # nothing is to be sent there either: port 9 is not permitted
     targets["deny"] = [*targets["deny"], "10.1.1.1"]
@@ -256,7 +253,7 @@ def test_spellings_are_distinct_and_many() -> None:
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "[::]", "[::1%lo]", "any.test"]
 )
-async def test_trap_is_reached_without_targets(tmp_path: Path, trap: Trap, host: str) -> None:
+async def test_trap_is_reached_without_targets(tmp_path: Path, trap: ForbiddenListeners, host: str) -> None:
     """Check the tests above: without a guard, these probes do arrive."""
     modules = {"tcp": {"prober": "tcp"}, "dns": {"prober": "dns", "dns": {"query_name": "example.test"}}}
     async with exporter(tmp_path, modules) as exporting:
@@ -273,7 +270,7 @@ async def test_trap_is_reached_without_targets(tmp_path: Path, trap: Trap, host:
 TCP = {"m": {"prober": "tcp"}}
 
 
-async def test_guard_does_not_look_up_denied_name(tmp_path: Path, trap: Trap) -> None:
+async def test_guard_does_not_look_up_denied_name(tmp_path: Path, trap: ForbiddenListeners) -> None:
     targets = {"deny": ["*.secret.test", "other.test"]}
     async with exporter(tmp_path, TCP, targets=targets) as exporting:
         for host in (
@@ -289,13 +286,15 @@ async def test_guard_does_not_look_up_denied_name(tmp_path: Path, trap: Trap) ->
             assert why(await exporting.probe("m", f"{host}:{trap.port}")) is None
 
 
-async def test_guard_does_not_look_up_name_without_matching_entry(tmp_path: Path, trap: Trap) -> None:
+async def test_guard_does_not_look_up_name_without_matching_entry(tmp_path: Path, trap: ForbiddenListeners) -> None:
     async with exporter(tmp_path, TCP, targets={"allow": ["*.example.test"]}) as exporting:
         assert why(await exporting.probe("m", f"example.test:{trap.port}")) == DENIED_BY_NAME
         assert exporting.zone.asked == []
 
 
-async def test_guard_address_entry_applies_to_names_that_resolve_to_it(tmp_path: Path, trap: Trap) -> None:
+async def test_guard_address_entry_applies_to_names_that_resolve_to_it(
+    tmp_path: Path, trap: ForbiddenListeners
+) -> None:
     zone = {"good.test": [["127.0.0.5"]], "bad.test": [["127.0.0.6"]]}
     async with exporter(tmp_path, TCP, zone, {"allow": ["127.0.0.5"]}) as exporting:
         assert why(await exporting.probe("m", f"good.test:{trap.port}")) is None
@@ -318,14 +317,18 @@ async def test_guard_address_entry_applies_to_names_that_resolve_to_it(tmp_path:
         "255.255.255.255",
     ],
 )
-async def test_guard_prevents_dns_rebinding_to_loopback_or_link_local(tmp_path: Path, trap: Trap, address: str) -> None:
+async def test_guard_prevents_dns_rebinding_to_loopback_or_link_local(
+    tmp_path: Path, trap: ForbiddenListeners, address: str
+) -> None:
     """The owner of an allowed name may point it to other hosts, but not to the exporter's own host."""
     async with exporter(tmp_path, TCP, {"*": [[address]]}, {"allow": ["*.example.test"]}) as exporting:
         assert why(await exporting.probe("m", f"a.example.test:{trap.port}")) == DENIED
     assert trap.arrivals() == 0
 
 
-async def test_guard_checks_the_address_connected_to_even_if_dns_changes(tmp_path: Path, trap: Trap) -> None:
+async def test_guard_checks_the_address_connected_to_even_if_dns_changes(
+    tmp_path: Path, trap: ForbiddenListeners
+) -> None:
     """The probe connects to the address that was checked, without a second lookup."""
     zone = {"rebound.test": [["127.0.0.5"], ["127.0.0.1"], ["127.0.0.5"]]}
     async with exporter(tmp_path, TCP, zone, {"allow": ["127.0.0.5"]}) as exporting:
@@ -341,7 +344,7 @@ HTTP = {"prober": "http", "timeout": "60s"}
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_guard_checks_redirects(tmp_path: Path, trap: Trap, status: int) -> None:
+async def test_guard_checks_redirects(tmp_path: Path, trap: ForbiddenListeners, status: int) -> None:
     zone = {"site.test": [["127.0.0.1"]], "elsewhere.test": [["127.0.0.3"]]}
     for location in (
         "http://127.0.0.3:{}/",
@@ -366,7 +369,7 @@ async def test_guard_does_not_look_up_denied_redirect(tmp_path: Path) -> None:
         assert exporting.zone.asked == []
 
 
-async def test_guard_checks_redirects_over_http3(tmp_path: Path, trap: Trap, pki: Pki) -> None:
+async def test_guard_checks_redirects_over_http3(tmp_path: Path, trap: ForbiddenListeners, pki: Pki) -> None:
     http = {"enable_http3": True, "enable_http2": False, "tls_config": {"insecure_skip_verify": True}}
     module, targets = {**HTTP, "http": http}, {"allow": ["127.0.0.1"]}
     pages = {"/": redirect3(302, f"https://127.0.0.3:{trap.port}/")}
@@ -378,7 +381,7 @@ async def test_guard_checks_redirects_over_http3(tmp_path: Path, trap: Trap, pki
     assert trap.arrivals() == 0
 
 
-async def test_guard_checks_token_endpoint(tmp_path: Path, trap: Trap) -> None:
+async def test_guard_checks_token_endpoint(tmp_path: Path, trap: ForbiddenListeners) -> None:
     oauth2 = {"client_id": "i", "client_secret": "s", "token_url": f"http://127.0.0.3:{trap.port}/token"}
     async with Site({"/": reply(200, b"ok")}) as site:
         module = {**HTTP, "http": {"oauth2": oauth2}}
@@ -389,7 +392,7 @@ async def test_guard_checks_token_endpoint(tmp_path: Path, trap: Trap) -> None:
     assert trap.arrivals() == 0
 
 
-async def test_guard_checks_proxy_address(tmp_path: Path, trap: Trap) -> None:
+async def test_guard_checks_proxy_address(tmp_path: Path, trap: ForbiddenListeners) -> None:
     for scheme in ("http", "socks5"):
         module = {**HTTP, "http": {"proxy_url": f"{scheme}://127.0.0.3:{trap.port}"}}
         async with exporter(tmp_path, {"m": module}, targets={"deny": ["127.0.0.3"]}) as exporting:
@@ -516,7 +519,7 @@ async def test_guard_allows_socks5_address_by_its_name(tmp_path: Path) -> None:
 )
 async def test_guard_needs_both_blocks_to_allow_and_deny_wins(
     tmp_path: Path,
-    trap: Trap,
+    trap: ForbiddenListeners,
     everywhere: dict[str, list[str]] | None,
     of_module: dict[str, list[str]] | None,
     permitted: bool,
@@ -633,7 +636,7 @@ async def test_guard_forgets_resolved_names_between_runs(tmp_path: Path) -> None
         assert denied(lambda: network.check("192.0.2.1", 80))
 
 
-async def test_guard_refuses_to_connect_to_non_address(trap: Trap) -> None:
+async def test_guard_refuses_to_connect_to_non_address(trap: ForbiddenListeners) -> None:
     """Otherwise the system would resolve a name without the guard."""
     for host in ("localhost", "127.1", "2130706433", "internal.test"):
         probe = Probe("t", 1e9, network=NetworkPolicy(guarding(deny=LOOPBACK)).for_run())
@@ -747,6 +750,26 @@ async def test_exporter_logs_missing_targets_and_counts_denials(tmp_path: Path) 
         assert "targets:\n    deny:\n        - 127.0.0.1\n" in (await guarded.get("/config")).text
         assert exporter.log.read_text().count("Anything may be probed") == 1
         assert "Anything may be probed" not in guarded.log.read_text()
+
+
+@pytest.mark.slow
+async def test_denied_address_of_a_probe_that_passes_is_counted_and_is_a_run(tmp_path: Path) -> None:
+    zone = Zone({"many.test": [["127.0.0.2", "127.0.0.3"]]})
+    async with DnsServer(zone) as dns, nodes({"127.0.0.2": Node(greet)}) as port:
+        (tmp_path / "guarded.yml").write_text(
+            "targets: {deny: [127.0.0.3]}\nmodules:\n  m:\n    prober: tcp\n    timeout: 60s\n"
+            f"    addresses: {{policy: any}}\n    resolver: {{servers: ['127.0.0.1:{dns['port']}'], timeout: 60s}}\n"
+        )
+        with ours(tmp_path, "--config.file=guarded.yml") as exporter:
+            answer = await exporter.probe("m", f"many.test:{port}")
+            debug = await exporter.get(f"/probe?module=m&target=many.test:{port}&debug=true")
+            metrics = (await exporter.get("/metrics")).text
+    assert "probe_success 1" in answer.text
+    assert 'probe_address_failure_info{address="127.0.0.3",phase="connect",reason="target_denied"} 1' in answer.text
+    run = "address=127.0.0.3 attempt=1 result=failure decides=false reason=target_denied phase=connect err="
+    assert f"\n{run}" in debug.text
+    assert "probe_exporter_addresses_denied_total 2" in metrics
+    assert "probe_exporter_targets_denied_total 0" in metrics
 
 
 # --- without I/O -------------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 import pytest
 
 from tests import exporters
-from tests.asking import ask
 from tests.browser.chromium import Browser
 from tests.exporters import Server
+from tests.http_client import ask
 from tests.programs import find
 
 PLUGINS = Path(__file__).parents[1] / "own_probers"

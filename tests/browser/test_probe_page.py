@@ -14,7 +14,7 @@ from tests import exporters
 from tests.browser.chromium import NARROW, WIDE, Browser
 from tests.browser.conftest import PLUGINS
 from tests.targets import Pki
-from tests.targets.answers import Answer, Made
+from tests.targets.answers import Answer, PortDependent
 from tests.targets.site import Site, Tls
 from tests.waiting import wait_until
 
@@ -37,7 +37,7 @@ def redirect(fill: object) -> bytes:
 @pytest.fixture(scope="module")
 def peer(pki: Pki) -> Iterator[Site]:
     """Run a web site with a redirect, whose certificate lacks its intermediate, in a thread of its own."""
-    site = Site({"/": Answer((Made(redirect),))}, tls=Tls("no_intermediate"), pki=pki.directory)
+    site = Site({"/": Answer((PortDependent(redirect),))}, tls=Tls("no_intermediate"), pki=pki.directory)
     loop, ready, over = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
 
     async def serve() -> None:

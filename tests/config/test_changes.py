@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from probe_exporter.config import single
+from probe_exporter.config import one_module
 from probe_exporter.config.current import Source
 from probe_exporter.config.module import ConfigError
 
@@ -36,7 +36,7 @@ def source(tmp_path: Path) -> Source:
 def changed(source: Source, module: str, *settings: str) -> Any:
     """Return the settings of a module with changes, each as ``KEY=VALUE``."""
     pairs = [(key, value) for key, _, value in (setting.partition("=") for setting in settings)]
-    return single.of_source(source, module, pairs).settings
+    return one_module.of_source(source, module, pairs).settings
 
 
 def test_change_keeps_the_other_settings(source: Source) -> None:
@@ -57,7 +57,7 @@ def test_change_of_a_module_with_aliases_does_not_reach_other_modules(source: So
 def test_change_reaches_what_a_module_merges(source: Source) -> None:
     settings = changed(source, "merged", "headers.X-Two=c")
     assert (settings.method, settings.headers) == ("POST", {"X-One": "a", "X-Two": "c"})
-    assert single.of_source(source, "merged", [("method", "GET")]).timeout == 3.0
+    assert one_module.of_source(source, "merged", [("method", "GET")]).timeout == 3.0
 
 
 def test_change_adds_a_block_that_is_missing(source: Source) -> None:
@@ -80,7 +80,7 @@ def test_value_that_is_a_mapping_replaces_the_old_one(source: Source) -> None:
     ],
 )
 def test_wrong_change_is_told_as_the_flag(source: Source, module: str, setting: str, says: str) -> None:
-    with pytest.raises(single.NotRun) as refused:
+    with pytest.raises(one_module.NoModule) as refused:
         changed(source, module, setting)
     assert str(refused.value).startswith(says)
 

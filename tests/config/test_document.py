@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
-from probe_exporter.config.document import UNFIT, Document, dotted, read
+from probe_exporter.config.document import INVALID, Document, dotted, read
 from probe_exporter.settings.fields import Duration, Shorthand, Text
 from probe_exporter.settings.secrets import Secret
 
@@ -179,8 +179,8 @@ def test_all_problems_of_a_file_are_reported_with_their_places() -> None:
 
 def test_invalid_value_is_dropped_from_a_mapping_and_keeps_its_place_in_a_list() -> None:
     result = document("flag: x\ncount: 1\nnumbers: [1, x, 3]")
-    assert result.value == {"count": 1, "numbers": [1, UNFIT, 3]}
-    assert result.unfit == {("flag",), ("numbers", 1)}
+    assert result.value == {"count": 1, "numbers": [1, INVALID, 3]}
+    assert result.invalid_paths == {("flag",), ("numbers", 1)}
 
 
 def test_null_key_is_dropped_with_a_warning() -> None:

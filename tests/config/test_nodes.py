@@ -141,7 +141,7 @@ def test_scalars_follow_the_core_schema_and_their_tags(text: str, value: object)
     ("text", "belies"), [("!!int x", True), ("!!int 1.5", True), ("!!null x", True), ("!!int 5", False), ("x", False)]
 )
 def test_wrong_tag_is_a_problem(text: str, belies: bool) -> None:
-    assert scalar(text).belies_its_tag is belies
+    assert scalar(text).contradicts_its_tag is belies
 
 
 @pytest.mark.parametrize(

@@ -149,8 +149,7 @@ def test_exporter_accepts_its_arguments_and_configuration(name: str, tmp_path: P
     configuration = next(one for one in objects if one["kind"] == kind and one["metadata"]["name"] != "further")
     file = tmp_path / "blackbox.yaml"
     file.write_text(configuration[key]["blackbox.yaml"], encoding="utf-8")
-    command = [sys.executable, "-m", "probe_exporter", f"--config.file={file}", "--config.check", *arguments[1:]]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = exporters.run_ours(ROOT, f"--config.file={file}", "--config.check", *arguments[1:])
     assert done.returncode == 0, done.stderr
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.deploy.test_helm import only, rendered
+from tests.exporters import run_ours
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "deploy"
@@ -50,6 +49,5 @@ def test_flags_on_the_page_are_accepted(name: str, tmp_path: Path) -> None:
     assert flags
     (tmp_path / "blackbox.yml").write_text("modules: {m: {prober: tcp}}\n", encoding="utf-8")
     local = [re.sub(r"=/etc/probe-exporter.*", f"={tmp_path}", flag) for flag in sorted(flags)]
-    command = [sys.executable, "-m", "probe_exporter", "--config.check", *local]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = run_ours(ROOT, "--config.check", *local)
     assert done.returncode == 0, done.stderr

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.asking import ask
 from tests.exporters import _environment
+from tests.http_client import ask
 from tests.processes import free_port, having_said, running
 from tests.programs import find
 

@@ -36,7 +36,7 @@ def new_loop() -> NewLoop:
     return StandingLoop
 
 
-class Served:
+class SourcesUnderTest:
     """Sources of a configuration whose name server a test controls."""
 
     def __init__(self) -> None:
@@ -65,8 +65,8 @@ class Served:
 
 
 @asynccontextmanager
-async def served(directory: Path) -> AsyncIterator[Served]:
-    one = Served()
+async def served(directory: Path) -> AsyncIterator[SourcesUnderTest]:
+    one = SourcesUnderTest()
     async with one.server:
         one.load(directory)
         yield one

@@ -2,10 +2,11 @@
 
     python -m tests.fuzz [NAME] [--seconds N] [--runs N]
 
-Without a name all targets are fuzzed, one after another; without a limit each for a minute. CI gives each some inputs.
+Without a name all targets are fuzzed, one after another; without a limit each for a minute. CI gives each some inputs
+with --runs, made from the same seed each time, so that machines hardly differ in their verdict.
 
-New inputs are kept in a directory of the user's cache. An input that fails is written to the working directory; copy
-it to tests/fuzz/corpus/NAME/ when the fault is mended, so that the test suite replays it.
+New inputs are kept in a directory of the user's cache, except with --runs. An input that fails is written to the
+working directory; copy it to tests/fuzz/corpus/NAME/ when the fault is mended, so that the test suite replays it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,22 +24,23 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "probe-
 DEFAULT_SECONDS = 60
 MAX_INPUT_BYTES = 4096
 
+Fuzz = Callable[[str, Path, list[str]], None]
+"""Fuzz one target: its name, the directory that contains what was found, and options of libFuzzer."""
 
-def load() -> Callable[[str, int, int], None]:
+
+def load() -> Fuzz:
     """Load the targets, instrumented; return a function that fuzzes one of them."""
     import atheris  # type: ignore[import-untyped]  # noqa: PLC0415  # only where it is installed
 
     with atheris.instrument_imports(include=["probe_exporter"]):
         from tests.fuzz.targets import TARGETS  # noqa: PLC0415  # instrumented while it is imported
 
-    def fuzz(name: str, seconds: int, runs: int) -> None:
+    def fuzz(name: str, directory: Path, options: list[str]) -> None:
         """Fuzz one target; libFuzzer ends the process."""
-        found = CACHE / name
+        found = directory / name
         found.mkdir(parents=True, exist_ok=True)
-        limits = [f"-max_total_time={seconds}"] if seconds else []
-        limits += [f"-runs={runs}"] if runs else []
-        options = [*limits, f"-max_len={MAX_INPUT_BYTES}", "-timeout=25", "-print_final_stats=1"]
-        atheris.Setup([name, *options, str(found), str(CORPUS / name)], TARGETS[name])
+        every = [f"-max_len={MAX_INPUT_BYTES}", "-timeout=25", "-print_final_stats=1"]
+        atheris.Setup([name, *options, *every, str(found), str(CORPUS / name)], TARGETS[name])
         atheris.Fuzz()
 
     return fuzz
@@ -48,23 +51,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzz the parsers with atheris.")
     parser.add_argument("name", nargs="?", help="a target; all of them if it is missing")
     parser.add_argument("--seconds", type=int, default=0, help=f"how long (default: {DEFAULT_SECONDS} without --runs)")
-    parser.add_argument("--runs", type=int, default=0, help="how many inputs")
+    parser.add_argument("--runs", type=int, default=0, help="how many inputs, from the same seed each time")
     given = parser.parse_args()
-    limits = (given.seconds or (0 if given.runs else DEFAULT_SECONDS), given.runs)
+    names = [given.name] if given.name else sorted(path.name for path in CORPUS.iterdir())
+    seconds = given.seconds or (0 if given.runs else DEFAULT_SECONDS)
+    options = [f"-max_total_time={seconds}"] if seconds else []
     fuzz = load()
-    if given.name:
-        fuzz(given.name, *limits)
-        return 0
-    failed = [name for name in sorted(path.name for path in CORPUS.iterdir()) if in_a_process(fuzz, name, *limits)]
+    if given.runs:
+        with tempfile.TemporaryDirectory() as directory:
+            failed = failures(fuzz, names, Path(directory), [*options, f"-runs={given.runs}", "-seed=1"])
+    else:
+        failed = failures(fuzz, names, CACHE, options)
     sys.stdout.write(f"failed: {', '.join(failed)}\n" if failed else "no target failed\n")
     return bool(failed)
 
 
-def in_a_process(fuzz: Callable[[str, int, int], None], name: str, seconds: int, runs: int) -> int:
+def failures(fuzz: Fuzz, names: list[str], directory: Path, options: list[str]) -> list[str]:
+    """Fuzz targets one after another; return the names of those that failed."""
+    return [name for name in names if in_a_process(fuzz, name, directory, options)]
+
+
+def in_a_process(fuzz: Fuzz, name: str, directory: Path, options: list[str]) -> int:
     """Fuzz one target in a child of this process, which has loaded all of them; return its exit code."""
     child = os.fork()
     if not child:
-        fuzz(name, seconds, runs)
+        fuzz(name, directory, options)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 

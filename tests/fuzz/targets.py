@@ -7,12 +7,17 @@ also checks a property: pieces are read as the whole is, what was read can be wr
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any, cast
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+
 from probe_exporter import runner
-from probe_exporter.config import document, loading, single
+from probe_exporter.config import document, loading, one_module
 from probe_exporter.config.loading import file_model
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.formats import TEXT
@@ -20,6 +25,7 @@ from probe_exporter.network.connection import Connection
 from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric, Samples
+from probe_exporter.probers import certificate_file
 from probe_exporter.protocols.dns import message
 from probe_exporter.protocols.dns.codes import TYPES
 from probe_exporter.protocols.dns.wire import Malformed as MalformedMessage
@@ -28,10 +34,15 @@ from probe_exporter.protocols.http import field_section, url
 from probe_exporter.protocols.http.frames import MAX_PAYLOAD_BYTES, FrameReader, frame
 from probe_exporter.protocols.http.header_block import Decoder
 from probe_exporter.protocols.http.http1 import Http1ResponseReader
+from probe_exporter.protocols.pki import renewal
 from probe_exporter.scrape import openmetrics, protobuf, text
 from probe_exporter.scrape.page import Malformed, Page, Selection, TooManySamples
+from probe_exporter.tls import certificate_details, crl, ocsp
+from probe_exporter.tls.certificates import UNREADABLE, Certificate
+from probe_exporter.tls.quic import stapled_in
 from probe_exporter.web.parameters import TooManyParameters, decode_query
 from tests.fuzz import differences
+from tests.fuzz.__main__ import CORPUS
 
 Target = Callable[[bytes], None]
 
@@ -248,7 +259,7 @@ _SETTINGS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class _Deaf(asyncio.Transport):
+class _DiscardingTransport(asyncio.Transport):
     """A transport that forgets what is sent."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -275,12 +286,12 @@ def conversation(name: str) -> Target:
 
     A failure may have any reason but `internal_error`: that is an exception that the prober does not declare.
     """
-    module = single.with_settings(PROBERS[name], repr(dict(_SETTINGS[name])).encode(), name)
+    module = one_module.with_settings(PROBERS[name], repr(dict(_SETTINGS[name])).encode(), name)
 
     def target(data: bytes) -> None:
         async def connect(*_: object, **__: object) -> Connection:
             connection = Connection()
-            connection.connection_made(_Deaf())
+            connection.connection_made(_DiscardingTransport())
             connection.data_received(data)
             connection.eof_received()
             return connection
@@ -308,7 +319,68 @@ def ldap_filter(data: bytes) -> None:
     assert encoded[0] & 0x80
 
 
+# --- certificates ------------------------------------------------------------------------------------------
+
+
+def certificate(data: bytes) -> None:
+    """Read certificates as a file has them, and everything that probers want to know of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what authorities should not issue
+        found = certificate_file.parse_pem(data) if b"-----BEGIN" in data else certificate_file.parse_der(data)
+        if isinstance(found, str):
+            return
+        chain = certificate_file.read_chain(found)
+        for position, der in enumerate(found):
+            named = position == 0 and not isinstance(chain, str)
+            _examine(Certificate(x509.load_der_x509_certificate(der)), named=named)
+
+
+def _examine(one: Certificate, *, named: bool) -> None:
+    """Read a certificate.
+
+    Args:
+        named: its names can be read, as `read_chain` says of the first certificate of a file.
+    """
+    with suppress(*([] if named else [ProbeFailed])):
+        assert all(isinstance(label, str) for label in one.labels)
+    assert one.summary.not_before is not None
+    assert one.is_for("www.example.test") is one.is_for("WWW.example.test")
+    assert isinstance(one.is_for("127.0.0.1"), bool)
+    assert isinstance(one.has_alternative_names and one.has_readable_extensions, bool)
+    assert isinstance(one.is_for_servers and one.is_for_anything, bool)
+    points = crl.points_of(one.x509)
+    assert set(points.urls) <= set(points.names)
+    assert all(url.lower().startswith("http") for url in (*points.urls, *ocsp.responders_of(one.x509)))
+    assert isinstance(ocsp.must_staple(one.x509), bool)
+    assert all(len(log_id) == 44 for log_id in certificate_details.logs_of(one.x509))
+    with suppress(ValueError):
+        assert renewal.identifier(one.x509).isascii()
+    with suppress(*UNREADABLE):
+        assert ocsp.identify(one.x509, one.x509)
+        assert ocsp.request_for(one.x509, one.x509)
+    with suppress(ValueError, UnsupportedAlgorithm):
+        assert isinstance(crl.read_list(b"", crl.public_key_of(one.x509)), str)
+
+
+def stapled(data: bytes) -> None:
+    """Find a stapled response in the extensions of a certificate over QUIC, and read it."""
+    response = stapled_in(data)
+    assert response in data
+    if response:
+        assert ocsp.read_response(response, _authority(), _authority()).status in (
+            *ocsp.STATUSES.values(),
+            ocsp.UNUSABLE,
+        )
+
+
+@cache
+def _authority() -> x509.Certificate:
+    """Return the certificate that the responses of the corpus are about and whose key signs them."""
+    return x509.load_der_x509_certificate((CORPUS / "certificate" / "root.der").read_bytes())
+
+
 TARGETS: Mapping[str, Target] = {
+    "certificate": certificate,
     "dns": dns,
     "dns_name": dns_name,
     "exposition": exposition,
@@ -320,6 +392,7 @@ TARGETS: Mapping[str, Target] = {
     "metrics_protobuf": metrics_protobuf,
     "metrics_text": metrics_text,
     "qpack": qpack,
+    "stapled": stapled,
     "query": query,
     "urls": urls,
     "yaml": yaml,

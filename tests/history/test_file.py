@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from probe_exporter.history import file as history_file
 from probe_exporter.history.file import QUEUE_FULL, WRITE_FAILED, FileHistory, verify
-from probe_exporter.history.memory import MAX_BYTES, HistoryError, Query, Recent, weight
+from probe_exporter.history.memory import MAX_BYTES, HistoryError, Query, Recent, estimated_size
 from probe_exporter.history.probe_log import ProbeLog
 from tests.exporters import ROOT
 from tests.history.test_memory import finished
@@ -504,7 +504,7 @@ def test_write_queue_is_bounded(tmp_path: Path) -> None:
             history._queue.add(finished("x", label="x" * 500_000))
         history._queue.settle()
         assert history._queue.bytes <= 16 << 20
-        assert weight(finished("x", label="x" * 500_000)) * 100 > 16 << 20
+        assert estimated_size(finished("x", label="x" * 500_000)) * 100 > 16 << 20
 
     asyncio.run(flood())
     history._queue.take()

@@ -19,7 +19,15 @@ from hypothesis import strategies as st
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
 from probe_exporter.history import memory
-from probe_exporter.history.memory import LARGEST_SHARE, MAX_BYTES, TOO_LARGE, MemoryHistory, Query, Recent, weight
+from probe_exporter.history.memory import (
+    LARGEST_SHARE,
+    MAX_BYTES,
+    TOO_LARGE,
+    MemoryHistory,
+    Query,
+    Recent,
+    estimated_size,
+)
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
@@ -102,7 +110,7 @@ def test_limit_zero_holds_nothing() -> None:
 
 def test_byte_limit_drops_the_oldest_results() -> None:
     """Half of the bytes is for the newest results, the other half for older failures."""
-    one = weight(finished("t0", failed=True))
+    one = estimated_size(finished("t0", failed=True))
     recent = filled(100, "f" * 12 + "s" * 8, max_bytes=16 * one + 50)
     assert held(recent) == [*range(19, 11, -1), *range(11, 3, -1)]
 
@@ -119,24 +127,27 @@ def test_too_large_result_is_counted_and_not_kept() -> None:
 
 def test_phases_and_certificates_count(pki: Pki) -> None:
     result = finished("x")
-    before = weight(result)
+    before = estimated_size(result)
     for _ in range(10):
         with result.probe.phase("p") as phase:
             phase.about = "a" * 1000
-    with_phases = weight(result)
+    with_phases = estimated_size(result)
     assert with_phases - before > 10 * 1000
     leaf = certificates.read(x509.load_pem_x509_certificate((pki.directory / "leaf.pem").read_bytes()))
     for _ in range(100):
         evidence.keep(result.probe, Handshake("TLS 1.3", "", [leaf] * 100, None), "n" * 5000)
     assert len(result.probe.evidence) == evidence.MAX_HANDSHAKES
-    added = weight(result) - with_phases
+    added = estimated_size(result) - with_phases
     assert evidence.MAX_HANDSHAKES * evidence.MAX_CERTIFICATES * leaf.summary.bytes <= added < 200_000
 
 
 def test_runs_count() -> None:
     result = finished("x")
-    run = Run("127.0.0.1", 1, 0.0, 1.0, "target_invalid", "", "m" * 1000, True, {"connect": 1.0}, "", None)
-    assert weight(result._replace(runs=(run,) * 10)) - weight(result) > 10 * 1000
+    run = Run("127.0.0.1", 1, 0.0, 1.0, "target_invalid", "", "m" * 1000, True, {"connect": 1.0}, (), "", None, False)
+    runs = estimated_size(result._replace(runs=(run,) * 10))
+    assert runs - estimated_size(result) > 10 * 1000
+    phases = (("connect", 0.0, 1.0, "a" * 100, False),) * 5
+    assert estimated_size(result._replace(runs=(run._replace(spans=phases),) * 10)) - runs > 50 * 100
 
 
 class Model(NamedTuple):
@@ -169,10 +180,10 @@ def test_history_matches_a_simple_model_for_any_results(
     model = Model(deque(), deque())
     for number, (failed, size, settle) in enumerate(probes):
         result = finished("t", failed=failed, label="x" * size)
-        if weight(result) > max_bytes // LARGEST_SHARE:
+        if estimated_size(result) > max_bytes // LARGEST_SHARE:
             recent.settle()  # a result that waits gives way to a newer one before the size of that one is known
         recent.add(result)
-        model.put((number, failed, weight(result)), limit, max_bytes)
+        model.put((number, failed, estimated_size(result)), limit, max_bytes)
         if settle:
             recent.settle()
             assert recent.bytes == sum(item.bytes for item in recent) <= max_bytes
@@ -280,7 +291,7 @@ async def test_weight_approximates_the_memory_of_a_result(prober: object) -> Non
         taken = (tracemalloc.get_traced_memory()[0] - before) / len(results)
     finally:
         tracemalloc.stop()
-    assert 0.7 * taken < sum(map(weight, results)) / len(results) < 2 * taken
+    assert 0.7 * taken < sum(map(estimated_size, results)) / len(results) < 2 * taken
 
 
 async def test_add_neither_weighs_nor_renders(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +302,7 @@ async def test_add_neither_weighs_nor_renders(monkeypatch: pytest.MonkeyPatch) -
         done.append("weighed")
         return 1
 
-    monkeypatch.setattr(memory, "weight", weigh)
+    monkeypatch.setattr(memory, "estimated_size", weigh)
     monkeypatch.setattr(memory, "entry", lambda *_: done.append("rendered"))
     history = a_history(limit=1000)
     for _ in range(memory.MAX_UNSETTLED_RESULTS - 1):

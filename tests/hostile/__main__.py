@@ -17,7 +17,7 @@ import uvloop
 from tests.hostile.cases import Case
 from tests.hostile.clients import ATTACKS, Attack
 from tests.hostile.measure import MAX_TURN_SECONDS, Cost, measure
-from tests.hostile.stage import Stage
+from tests.hostile.peer_process import PeerProcess
 from tests.hostile.table import CASES
 from tests.hostile.test_clients import cost
 
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("words", nargs="*", help="only the cases whose name has all of these words")
     words = parser.parse_args().words
     chosen = [case for case in CASES if all(word in case.name for word in words)]
-    stage = Stage()
+    stage = PeerProcess()
     sys.stdout.write(_HEAD)
     for case in chosen:
         sys.stdout.write(row(case, measure(case, stage)))

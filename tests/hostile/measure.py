@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, Self
 import uvloop
 
 from probe_exporter import runner
-from probe_exporter.config import single
+from probe_exporter.config import one_module
 from probe_exporter.config.current import Configuration, Source
 from probe_exporter.config.module import Module
 from probe_exporter.history.memory import MemoryHistory
@@ -44,7 +44,7 @@ from probe_exporter.web.connections import Connections
 from probe_exporter.web.listening import BACKLOG, Place
 from probe_exporter.web.routes import Web
 from tests.hostile.cases import SUCCESS, Case
-from tests.hostile.stage import Stage
+from tests.hostile.peer_process import PeerProcess
 
 MAX_TURN_SECONDS = 0.020
 MAX_HOLD_SECONDS = 0.050
@@ -104,7 +104,7 @@ class Cost(NamedTuple):
         return found
 
 
-def measure(case: Case, stage: Stage) -> Cost:
+def measure(case: Case, stage: PeerProcess) -> Cost:
     """Run the probes of a case against its peer, and return what they cost."""
     _allow_files(3 * case.probes)
     with stage.peer(case) as words, asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
@@ -123,7 +123,7 @@ def _module(case: Case, words: Mapping[str, str]) -> Module:
         _fill(json.dumps(case.settings), {key: json.dumps(word)[1:-1] for key, word in words.items()})
     )
     prober = PROBERS[case.prober]
-    return single.with_settings(prober, json.dumps(settings).encode(), "settings")
+    return one_module.with_settings(prober, json.dumps(settings).encode(), "settings")
 
 
 def _fill(text: str, words: Mapping[str, Any]) -> str:
@@ -175,10 +175,10 @@ def _verdict(result: Result) -> str:
 
 
 @contextlib.asynccontextmanager
-async def watched() -> AsyncIterator[Watching]:
+async def watched() -> AsyncIterator[TurnObserver]:
     """Watch the loop while the block runs; the results are there after it."""
     _tidy_up()
-    watching = Watching()
+    watching = TurnObserver()
     resident = _memory("VmRSS")
     beating = asyncio.create_task(watching.run())
     collecting = asyncio.create_task(Collector(lambda: MAX_BUSY + 1).watch())
@@ -196,7 +196,7 @@ async def watched() -> AsyncIterator[Watching]:
         watching.speed = max(1.0, _speed())
 
 
-class Watching:
+class TurnObserver:
     """A task that asks for a turn of the loop again and again, and notes what CPU time passed in between.
 
     Attributes:
@@ -236,7 +236,7 @@ class Watching:
         return max((thread for when, thread in self._noted if when <= moment), default=self._noted[0][1])
 
 
-class Served:
+class WebServer:
     """The exporter's web server with the shipped modules, on the running loop; an async context manager.
 
     Attributes:

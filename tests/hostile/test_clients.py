@@ -10,7 +10,7 @@ import pytest
 
 from tests.hostile.clients import ATTACKS, SECONDS, Attack, request
 from tests.hostile.known import known
-from tests.hostile.measure import MAX_TURN_SECONDS, Served, thaw, watched
+from tests.hostile.measure import MAX_TURN_SECONDS, WebServer, thaw, watched
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def warm_up(port: int) -> None:
 
 async def cost(attack: Attack) -> tuple[float, int]:
     """Attack an exporter; return the worst turn of its loop, and by how much the process grew."""
-    async with Served() as served:
+    async with WebServer() as served:
         await asyncio.to_thread(warm_up, served.port)
         async with watched() as watching:
             attacking = asyncio.create_task(asyncio.to_thread(attack, served.port))

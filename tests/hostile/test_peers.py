@@ -16,7 +16,7 @@ from tests.hostile.cases import Case
 from tests.hostile.clients import ATTACKS
 from tests.hostile.known import KNOWN, known
 from tests.hostile.measure import Cost, measure, thaw
-from tests.hostile.stage import Stage
+from tests.hostile.peer_process import PeerProcess
 from tests.hostile.table import CASES, FAMILIES
 
 pytestmark = pytest.mark.slow
@@ -40,9 +40,9 @@ def chosen() -> list[Case]:
 
 
 @pytest.fixture(scope="session")
-def stage() -> Iterator[Stage]:
+def stage() -> Iterator[PeerProcess]:
     """Run the process of the peers."""
-    stage = Stage()
+    stage = PeerProcess()
     yield stage
     stage.close()
     thaw()
@@ -57,7 +57,7 @@ def parameters() -> Iterator[ParameterSet]:
 
 
 @pytest.mark.parametrize("case", list(parameters()))
-def test_peer_costs_no_more_than_its_budget(case: Case, stage: Stage) -> None:
+def test_peer_costs_no_more_than_its_budget(case: Case, stage: PeerProcess) -> None:
     faults: list[str] = []
     for _ in range(TRIES):
         faults = measure(case, stage).faults(case, MARGIN)

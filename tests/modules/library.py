@@ -14,12 +14,17 @@ from probe_exporter.config import loading
 from probe_exporter.config.module import Config, Module
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.formats import TEXT
+from probe_exporter.network.settings import NetworkSettings
 from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import Reason
 from probe_exporter.runner import Result, run
+from probe_exporter.runs.settings import AddressesSettings
+from probe_exporter.runs.several import Several
 from tests.deadlines import run_until
 from tests.targets import End, Pki, Repeat
-from tests.targets.talker import Hear, Talk, Talker, Turn, talk, then_silence
+from tests.targets.dns import DnsServer, Zone
+from tests.targets.nodes import Node, hang_up, nodes, relay
+from tests.targets.scripted_server import Hear, Script, ScriptedServer, Turn, talk, then_silence
 
 PROBERS = loader.load_probers([])
 """Every prober, loaded once for all test files."""
@@ -41,9 +46,9 @@ def shipped(file: str, name: str = "", **settings: Any) -> Module:
     return replace(module, settings=type(module.settings).model_validate(written))
 
 
-def trust(pki: Pki) -> dict[str, str]:
-    """Return a tls_config that trusts the test root."""
-    return {"ca_file": str(pki.directory / "root.pem"), "server_name": "localhost"}
+def trust(pki: Pki) -> dict[str, Any]:
+    """Return a tls_config that trusts the test root, for a target that is an address."""
+    return pki.trust(server_name="localhost")
 
 
 async def probe(module: Module, target: object, timeout: float = 20.0) -> Result:
@@ -51,22 +56,51 @@ async def probe(module: Module, target: object, timeout: float = 20.0) -> Result
     return await run(module, str(target), timeout)
 
 
-async def probe_talker(
-    module: Module, script: Talk, pki: Pki, timeout: float = 20.0, *, times_out: bool = False
+def of_every_address(module: Module, dns: DnsServer) -> Module:
+    """Return the module with `addresses` and the policy `any`; `dns` resolves its targets."""
+    resolver = {"servers": [f"127.0.0.1:{dns['port']}"], "timeout": "60s"}
+    network = NetworkSettings.model_validate({"resolver": resolver}).policy()
+    return replace(module, network=network, several=Several(AddressesSettings(policy="any"), None))
+
+
+async def probe_every_address(module: Module, port: int) -> Result:
+    """Probe a name with three addresses: one leads to a server, one closes each connection, and one refuses them.
+
+    Args:
+        port: of the server, on 127.0.0.1.
+    """
+    servers = {"127.0.0.2": Node(hang_up), "127.0.0.3": Node(), "127.0.0.4": Node(relay(port))}
+    async with DnsServer(Zone({"many.test": [[*servers]]})) as dns, nodes(servers) as shared:
+        result = await run(of_every_address(module, dns), f"many.test:{shared}", 60.0)
+    assert result.failure is None, result.failure.message
+    assert [(run.address, run.decides) for run in result.runs] == [(one, one == "127.0.0.4") for one in servers]
+    closed, refused, passed = [run.reason for run in result.runs]
+    assert closed not in ("", *OURS)
+    assert (refused, passed) == ("connect_refused", "")
+    assert measured(result)["probe_address_success"] == {
+        ("127.0.0.2", "4"): 0,
+        ("127.0.0.3", "4"): 0,
+        ("127.0.0.4", "4"): 1,
+    }
+    return result
+
+
+async def probe_scripted(
+    module: Module, script: Script, pki: Pki, timeout: float = 20.0, *, times_out: bool = False
 ) -> tuple[Result, bytes]:
     """Probe a scripted peer. Return the result and what the peer heard.
 
     Args:
-        times_out: let the deadline strike once the peer has played its script.
+        times_out: let the deadline expire once the peer has played its script.
     """
-    async with Talker(script, pki.directory) as talker:
-        target = talker.fill("127.0.0.1:{port}")
+    async with ScriptedServer(script, pki.directory) as scripted:
+        target = scripted.fill("127.0.0.1:{port}")
         if times_out:
-            result = await run_until(lambda _: talker.silent.is_set(), module, target)
+            result = await run_until(lambda _: scripted.silent.is_set(), module, target)
         else:
             result = await probe(module, target, timeout)
-        await talker.finished()
-    return result, b"".join(map(ast.literal_eval, talker.heard))
+        await scripted.finished()
+    return result, b"".join(map(ast.literal_eval, scripted.heard))
 
 
 async def probe_same_loop(module: Module, *turns: bytes | Hear) -> tuple[Result, bytes]:
@@ -93,11 +127,6 @@ async def probe_same_loop(module: Module, *turns: bytes | Hear) -> tuple[Result,
     return result, bytes(heard)
 
 
-def why(result: Result) -> tuple[str, str] | None:
-    """Return reason and phase of a failure, None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
-
-
 def measured(result: Result) -> dict[str, dict[tuple[str, ...], float]]:
     """Return the prober's own samples by name, without durations and addresses."""
     general = ("probe_success", "probe_duration", "probe_timeout", "probe_failure", "probe_dns", "probe_ip_")
@@ -120,7 +149,7 @@ def phases(result: Result) -> set[str]:
 
 # --- peers that misbehave ----------------------------------------------------------------------------------
 
-STRANGERS: dict[str, Talk] = {
+STRANGERS: dict[str, Script] = {
     "no response": then_silence(),
     "closed at once": talk(),
     "reset at once": talk(end=End.RESET),
@@ -136,15 +165,15 @@ STRANGERS: dict[str, Talk] = {
 """Peers that speak another protocol, or none."""
 
 
-async def expect_failure(module: Module, script: Talk, pki: Pki) -> Result:
+async def expect_failure(module: Module, script: Script, pki: Pki) -> Result:
     """Probe a scripted peer; assert that the probe fails, and not with an internal error."""
-    result, _ = await probe_talker(module, script, pki, times_out=script.end is End.HOLD)
+    result, _ = await probe_scripted(module, script, pki, times_out=script.end is End.HOLD)
     assert result.failure is not None
     assert result.failure.reason not in OURS, result.failure.message
     return result
 
 
-def cuts(turns: tuple[Turn, ...], step: int = 1) -> Iterator[Talk]:
+def cuts(turns: tuple[Turn, ...], step: int = 1) -> Iterator[Script]:
     """Yield dialogues that end at every byte of what the peer says."""
     for place, turn in enumerate(turns):
         if isinstance(turn, bytes):
@@ -152,7 +181,7 @@ def cuts(turns: tuple[Turn, ...], step: int = 1) -> Iterator[Talk]:
                 yield talk(*turns[:place], turn[:size])
 
 
-def damaged(turns: tuple[Turn, ...], number: int = 500) -> Iterator[Talk]:
+def damaged(turns: tuple[Turn, ...], number: int = 500) -> Iterator[Script]:
     """Yield dialogues with changed, missing or inserted bytes, the same at every run."""
     dice = random.Random(1)
     places = [place for place, turn in enumerate(turns) if isinstance(turn, bytes)]
@@ -166,11 +195,11 @@ def damaged(turns: tuple[Turn, ...], number: int = 500) -> Iterator[Talk]:
         yield talk(*turns[:place], bytes(said))
 
 
-async def expect_no_bug(module: Module, script: Talk, pki: Pki) -> None:
+async def expect_no_bug(module: Module, script: Script, pki: Pki) -> None:
     """Probe a scripted peer; assert no internal error, and that the samples can be encoded.
 
     Both sides may wait for each other, so the timeout is short. Whether it strikes does not matter.
     """
-    result, _ = await probe_talker(module, script, pki, timeout=0.3)
+    result, _ = await probe_scripted(module, script, pki, timeout=0.3)
     assert result.failure is None or result.failure.reason not in OURS, (result.failure.message, script)
     encode(result.probe.samples, TEXT)

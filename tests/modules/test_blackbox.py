@@ -20,13 +20,14 @@ from probe_exporter.runner import Result, run
 from probe_exporter.tls.settings import TLSSettings
 from tests.deadlines import in_phase, run_until
 from tests.modules.library import PROBERS
+from tests.outcomes import reason_of
 from tests.servers.bind import SERIAL, Bind
 from tests.servers.dovecot import Dovecot
 from tests.servers.grpc_health import GrpcHealth
 from tests.servers.openssh import OpenSsh
 from tests.servers.postgresql import PostgreSql
 from tests.targets import Answer, Pki, Site, Tls, http3, reply
-from tests.targets.talker import Hear, Talker, then_silence
+from tests.targets.scripted_server import Hear, ScriptedServer, then_silence
 
 SHIPPED = loading.load([loader.library() / "blackbox.yml"], PROBERS, strict=True).modules
 
@@ -78,10 +79,6 @@ async def probe(name: str, target: str, pki: Pki | None = None) -> Result:
     return await run(shipped(name, pki), target, 20.0)
 
 
-def why(result: Result) -> str | None:
-    return None if result.failure is None else result.failure.reason
-
-
 MAIL = {
     "smtp_banner": "postfix.port", "smtp_starttls": "postfix.port", "smtps_banner": "postfix.tls_port",
     "imap_banner": "dovecot.imap", "imap_starttls": "dovecot.imap", "imaps_banner": "dovecot.imaps",
@@ -118,23 +115,23 @@ def no_mail(request: pytest.FixtureRequest, name: str) -> str:
 @pytest.mark.parametrize("name", MAIL)
 async def test_mail_module_verifies_certificates(name: str, mail: str, pki: Pki) -> None:
     """A module over TLS passes with a trusted certificate and fails without trust."""
-    assert why(await probe(name, mail, pki)) is None
+    assert reason_of(await probe(name, mail, pki)) is None
     stranger = Reason.CERTIFICATE_UNKNOWN_AUTHORITY if "starttls" in name or name.endswith("s_banner") else None
-    assert why(await probe(name, mail)) is stranger
+    assert reason_of(await probe(name, mail)) is stranger
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAIL)
 async def test_mail_module_times_out_on_another_protocol(name: str, no_mail: str, pki: Pki) -> None:
     result = await run_until(in_phase("dialogue"), shipped(name, pki), no_mail, grace=0.3)
-    assert why(result) is Reason.TIMEOUT_DIALOGUE
+    assert reason_of(result) is Reason.TIMEOUT_DIALOGUE
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ssh_banner", "ssh_banner_extract"])
 async def test_ssh_modules_read_the_banner(name: str, openssh: OpenSsh) -> None:
     result = await probe(name, f"127.0.0.1:{openssh.port}")
-    assert why(result) is None
+    assert reason_of(result) is None
     shown = result.probe.samples.labelled.items()
     said = [labels for metric, rows in shown if metric.name == EXPECT_INFO.name for labels in rows]
     if name == "ssh_banner":
@@ -148,24 +145,24 @@ async def test_ssh_modules_read_the_banner(name: str, openssh: OpenSsh) -> None:
 @pytest.mark.slow
 async def test_tcp_and_tls_modules_connect(dovecot: Dovecot, pki: Pki) -> None:
     for name in ("tcp_connect", "tcp_connect_example"):
-        assert why(await probe(name, f"127.0.0.1:{dovecot.imap}")) is None
-    assert why(await probe("tls_connect", f"127.0.0.1:{dovecot.imaps}", pki)) is None
-    assert why(await probe("tls_connect", f"127.0.0.1:{dovecot.imap}", pki)) is Reason.TLS_HANDSHAKE
+        assert reason_of(await probe(name, f"127.0.0.1:{dovecot.imap}")) is None
+    assert reason_of(await probe("tls_connect", f"127.0.0.1:{dovecot.imaps}", pki)) is None
+    assert reason_of(await probe("tls_connect", f"127.0.0.1:{dovecot.imap}", pki)) is Reason.TLS_HANDSHAKE
 
 
 @pytest.mark.slow
 async def test_postgresql_module_verifies_certificates(postgresql: PostgreSql, openssh: OpenSsh, pki: Pki) -> None:
-    assert why(await probe("postgresql", f"127.0.0.1:{postgresql.port}", pki)) is None
-    assert why(await probe("postgresql", f"127.0.0.1:{postgresql.port}")) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
+    assert reason_of(await probe("postgresql", f"127.0.0.1:{postgresql.port}", pki)) is None
+    assert reason_of(await probe("postgresql", f"127.0.0.1:{postgresql.port}")) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
     # "SSH-2.0-…" begins with S, the agreement to TLS, and goes on in plain text.
-    assert why(await probe("postgresql", f"127.0.0.1:{openssh.port}", pki)) is Reason.TLS_HANDSHAKE
+    assert reason_of(await probe("postgresql", f"127.0.0.1:{openssh.port}", pki)) is Reason.TLS_HANDSHAKE
 
 
 @pytest.mark.slow
 async def test_dns_modules_pass_over_each_transport(bind: Bind, pki: Pki) -> None:
     for name in ("dns_udp_example", "dns_tcp_example", "dns_mx_example", "dns_soa"):
-        assert why(await probe(name, f"127.0.0.1:{bind.port}")) is None, name
-    assert why(await probe("dns_tls_example", f"127.0.0.1:{bind.tls_port}", pki)) is None
+        assert reason_of(await probe(name, f"127.0.0.1:{bind.port}")) is None, name
+    assert reason_of(await probe("dns_tls_example", f"127.0.0.1:{bind.tls_port}", pki)) is None
     result = await probe("dns_soa", f"127.0.0.1:{bind.port}")
     assert f"probe_dns_serial {SERIAL}" in [
         f"{metric.name} {value:.0f}" for metric, value in result.probe.samples.plain.items()
@@ -179,17 +176,17 @@ async def test_irc_modules_answer_the_ping(name: str, pki: Pki) -> None:
         b":irc.test NOTICE * :*** Looking up your hostname\r\n", Hear(lines=2), b"PING :4711\r\n", Hear(),
         b":irc.test 001 probe :Welcome\r\n",
     )  # fmt: skip
-    async with Talker(script, pki.directory) as talker:
-        assert why(await probe(name, talker.fill("127.0.0.1:{port}"))) is None
-        await talker.finished()
-    assert talker.heard == [repr(b"NICK probe\nUSER probe 0 * :probe-exporter\n"), repr(b"PONG 4711\n")]
+    async with ScriptedServer(script, pki.directory) as scripted:
+        assert reason_of(await probe(name, scripted.fill("127.0.0.1:{port}"))) is None
+        await scripted.finished()
+    assert scripted.heard == [repr(b"NICK probe\nUSER probe 0 * :probe-exporter\n"), repr(b"PONG 4711\n")]
 
 
 @pytest.mark.slow
 async def test_grpc_modules_check_health(grpc_health: GrpcHealth, pki: Pki) -> None:
-    assert why(await probe("grpc_plain", f"127.0.0.1:{grpc_health.plain}")) is None
-    assert why(await probe("grpc", f"127.0.0.1:{grpc_health.secure}", pki)) is None
-    assert why(await probe("grpc", f"127.0.0.1:{grpc_health.secure}")) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
+    assert reason_of(await probe("grpc_plain", f"127.0.0.1:{grpc_health.plain}")) is None
+    assert reason_of(await probe("grpc", f"127.0.0.1:{grpc_health.secure}", pki)) is None
+    assert reason_of(await probe("grpc", f"127.0.0.1:{grpc_health.secure}")) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
 
 
 async def test_websocket_module_connects() -> None:
@@ -198,15 +195,15 @@ async def test_websocket_module_connects() -> None:
 
     async with serve(listen, "127.0.0.1", 0) as server:
         (listening,) = server.sockets
-        assert why(await probe("websocket", f"ws://127.0.0.1:{listening.getsockname()[1]}/")) is None
+        assert reason_of(await probe("websocket", f"ws://127.0.0.1:{listening.getsockname()[1]}/")) is None
 
 
 @pytest.mark.parametrize("name", ["icmp", "icmp_ttl5", "icmp_example"])
 async def test_icmp_modules_ping(name: str) -> None:
     result = await probe(name, "127.0.0.1")
-    if why(result) is Reason.ICMP_PERMISSION:
+    if reason_of(result) is Reason.ICMP_PERMISSION:
         pytest.skip("neither ping_group_range nor CAP_NET_RAW lets us ping")
-    assert why(result) is None
+    assert reason_of(result) is None
 
 
 # --- web pages ---------------------------------------------------------------------------------------------
@@ -233,8 +230,8 @@ async def test_http_modules_pass_their_page_and_fail_another(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "body.txt").write_text("body")
     async with Site({"/": PAGES[name], "/other": reply(500, b"{}")}) as site:
-        assert why(await probe(name, site.fill("http://127.0.0.1:{port}/"))) is None
-        assert why(await probe(name, site.fill("http://127.0.0.1:{port}/other"))) is Reason.HTTP_STATUS
+        assert reason_of(await probe(name, site.fill("http://127.0.0.1:{port}/"))) is None
+        assert reason_of(await probe(name, site.fill("http://127.0.0.1:{port}/other"))) is Reason.HTTP_STATUS
     (asked, _) = site.requests
     assert asked.line.startswith("POST" if "post" in name or "auth" in name else "GET")
     assert asked.body == (b"body" if name == "http_post_body_file" else b"")
@@ -246,11 +243,11 @@ async def test_http_module_trusts_its_own_authority(pki: Pki, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     async with Site({"/": JSON}, Tls(), pki.directory) as site:
         target = site.fill("https://localhost:{tls_port}/")
-        assert why(await probe("http_custom_ca_example", target)) is Reason.SETTINGS_UNUSABLE
+        assert reason_of(await probe("http_custom_ca_example", target)) is Reason.SETTINGS_UNUSABLE
         shutil.copy(pki.directory / "root.pem", "my_ca.pem")
-        assert why(await probe("http_custom_ca_example", target)) is None
+        assert reason_of(await probe("http_custom_ca_example", target)) is None
 
 
 async def test_http_module_passes_over_http3(pki: Pki) -> None:
     async with Site({"/": http3.reply(200, b"ok")}, quic=http3.Quic(), pki=pki.directory) as site:
-        assert why(await probe("http_3xx", site.fill("https://localhost:{quic_port}/"), pki)) is None
+        assert reason_of(await probe("http_3xx", site.fill("https://localhost:{quic_port}/"), pki)) is None

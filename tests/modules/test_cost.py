@@ -9,9 +9,10 @@ import pytest
 
 from probe_exporter.prober.failure import Reason
 from tests.cost import short_turns
-from tests.modules.library import expect_failure, probe_talker, shipped, why
+from tests.modules.library import expect_failure, probe_scripted, shipped
+from tests.outcomes import why
 from tests.targets import Pki, Repeat
-from tests.targets.talker import Hear, Talk, Turn, talk
+from tests.targets.scripted_server import Hear, Script, Turn, talk
 
 MEBIBYTE = 1024 * 1024
 LOGIN = {"user": "probe", "password": "secret"}
@@ -112,7 +113,7 @@ async def test_hostile_peer_gets_short_turns(
     pki: Pki, name: str, settings: dict[str, Any], turns: tuple[Turn, ...]
 ) -> None:
     with short_turns():
-        result, _ = await probe_talker(shipped(name, **settings), talk(*turns), pki)
+        result, _ = await probe_scripted(shipped(name, **settings), talk(*turns), pki)
     assert result.failure is None or result.failure.reason is not Reason.INTERNAL_ERROR
     assert result.failure is None or result.failure.reason is not Reason.TIMEOUT_PROBE
 
@@ -126,7 +127,7 @@ BYTE_BY_BYTE: dict[str, bytes] = {
 @pytest.mark.parametrize("name", BYTE_BY_BYTE)
 async def test_slow_peer_is_ended_by_the_deadline(pki: Pki, name: str) -> None:
     """A peer that sends byte after byte, and never all of its reply, does not outlast the probe."""
-    script = Talk(tuple(bytes([byte]) for byte in BYTE_BY_BYTE[name]), talk().end.HOLD)
+    script = Script(tuple(bytes([byte]) for byte in BYTE_BY_BYTE[name]), talk().end.HOLD)
     result = await expect_failure(shipped(name), script, pki)
     assert why(result) is not None
     assert result.failure is not None

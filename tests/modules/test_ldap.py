@@ -18,14 +18,15 @@ from tests.modules.library import (
     measured,
     phases,
     probe,
-    probe_talker,
+    probe_every_address,
+    probe_scripted,
     shipped,
     trust,
-    why,
 )
+from tests.outcomes import why
 from tests.servers.slapd import BASE, ELSEWHERE, PASSWORD, PEOPLE, USER, Slapd
 from tests.targets import Pki
-from tests.targets.talker import Hear, Secure, Talk, Talker, Turn, talk, then_silence
+from tests.targets.scripted_server import Hear, Script, ScriptedServer, Secure, Turn, talk, then_silence
 
 LOGIN = {"bind_dn": USER, "password": PASSWORD}
 
@@ -43,6 +44,14 @@ async def test_slapd_root_entry_is_reported(slapd: Slapd) -> None:
         "probe_ldap_naming_context_info": {(BASE,): 1},
     }
     assert phases(result) == {"resolve", "connect", "bind", "search"}
+
+
+async def test_every_address_of_a_name_is_probed(slapd: Slapd, pki: Pki) -> None:
+    result = await probe_every_address(shipped("ldap"), slapd.port)
+    assert measured(result)["probe_ldap_entries"] == {(): 1}
+    for name, port in (("ldaps", slapd.tls_port), ("ldap_starttls", slapd.port)):
+        secure = await probe_every_address(shipped("ldap", name, tls_config=trust(pki)), port)
+        assert [bool(run.fingerprint_sha256) for run in secure.runs] == [False, False, True]
 
 
 async def test_slapd_root_entry_is_reported_over_tls(slapd: Slapd, pki: Pki) -> None:
@@ -157,7 +166,7 @@ def directory(*said: bytes) -> tuple[Turn, ...]:
 
 
 async def test_dialogue_is_bind_search_unbind(pki: Pki) -> None:
-    result, heard = await probe_talker(shipped("ldap"), then_silence(*directory(ROOT, DONE)), pki)
+    result, heard = await probe_scripted(shipped("ldap"), then_silence(*directory(ROOT, DONE)), pki)
     assert why(result) is None
     limit = len(BIND) + SEARCH.index(b"\2\1\5") + 2  # the time limit of the search: the seconds left
     assert 1 <= heard[limit] <= 20
@@ -170,14 +179,14 @@ async def test_dialogue_is_bind_search_unbind(pki: Pki) -> None:
 async def test_root_entry_values_are_bounded(pki: Pki) -> None:
     boast = entry(2, attribute(b"namingContexts", *[b"dc=%03d" % n for n in range(200)]),
                   attribute(b"vendorName", b"x" * 1000, b"y"))  # fmt: skip
-    result, _ = await probe_talker(shipped("ldap"), then_silence(*directory(boast, DONE)), pki)
+    result, _ = await probe_scripted(shipped("ldap"), then_silence(*directory(boast, DONE)), pki)
     assert why(result) is None
     assert measured(result)["probe_ldap_server_info"] == {("x" * 128, ""): 1}
     assert len(measured(result)["probe_ldap_naming_context_info"]) == 100
 
 
 async def test_references_are_counted_and_not_followed(pki: Pki) -> None:
-    result, _ = await probe_talker(shipped("ldap"), then_silence(*directory(REFERENCE, ROOT, REFERENCE, DONE)), pki)
+    result, _ = await probe_scripted(shipped("ldap"), then_silence(*directory(REFERENCE, ROOT, REFERENCE, DONE)), pki)
     assert why(result) is None
     assert measured(result)["probe_ldap_references"] == {(): 2}
     assert measured(result)["probe_ldap_entries"] == {(): 1}
@@ -200,7 +209,7 @@ async def test_references_are_counted_and_not_followed(pki: Pki) -> None:
 )
 async def test_bind_result_has_its_reason(pki: Pki, code: int, reason: str) -> None:
     script = then_silence(Hear(bytes=len(BIND)), ended(1, 0x61, code, b"because"))
-    result, _ = await probe_talker(shipped("ldap"), script, pki)
+    result, _ = await probe_scripted(shipped("ldap"), script, pki)
     assert why(result) == (reason, "bind")
     assert result.failure is not None
     assert result.failure.message.endswith(": because")
@@ -241,7 +250,7 @@ async def test_bind_result_has_its_reason(pki: Pki, code: int, reason: str) -> N
     ],
 )
 async def test_search_result_has_its_reason(pki: Pki, said: list[bytes], verdict: str) -> None:
-    result, _ = await probe_talker(shipped("ldap"), then_silence(*directory(*said)), pki)
+    result, _ = await probe_scripted(shipped("ldap"), then_silence(*directory(*said)), pki)
     assert why(result) == (verdict, "search")
 
 
@@ -258,7 +267,7 @@ async def test_search_result_has_its_reason(pki: Pki, said: list[bytes], verdict
 )
 async def test_starttls_refusal_ends_before_the_bind(pki: Pki, said: bytes, reason: str) -> None:
     module = shipped("ldap", "ldap_starttls", tls_config=trust(pki), **LOGIN)
-    result, heard = await probe_talker(module, then_silence(Hear(bytes=len(START_TLS)), said), pki)
+    result, heard = await probe_scripted(module, then_silence(Hear(bytes=len(START_TLS)), said), pki)
     assert why(result) == (reason, "starttls")
     assert heard == START_TLS
 
@@ -266,13 +275,13 @@ async def test_starttls_refusal_ends_before_the_bind(pki: Pki, said: bytes, reas
 async def test_starttls_certificate_of_another_name_ends_before_the_bind(pki: Pki) -> None:
     module = shipped("ldap", "ldap_starttls", tls_config={**trust(pki), "server_name": "other.example.test"}, **LOGIN)
     script = then_silence(Hear(bytes=len(START_TLS)), ended(1, 0x78), Secure())
-    result, _ = await probe_talker(module, script, pki)
+    result, _ = await probe_scripted(module, script, pki)
     assert why(result) == (Reason.CERTIFICATE_WRONG_NAME, "tls")
 
 
 @pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
 @pytest.mark.parametrize("name", ["ldap", "ldap_starttls"])
-async def test_other_protocol_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
+async def test_other_protocol_fails_the_probe(pki: Pki, name: str, script: Script) -> None:
     await expect_failure(shipped("ldap", name), script, pki)
 
 
@@ -363,12 +372,12 @@ async def test_filters_are_encoded_as_by_ldapsearch(pki: Pki) -> None:
         pytest.skip("ldapsearch is not installed")
     everything = f"(|{''.join(FILTERS)})"
     script = talk(Hear(bytes=len(BIND)), BOUND, Hear(bytes=50), DONE)
-    async with Talker(script, pki.directory) as talker:
-        url = talker.fill("ldap://127.0.0.1:{port}")
+    async with ScriptedServer(script, pki.directory) as scripted:
+        url = scripted.fill("ldap://127.0.0.1:{port}")
         asked = await asyncio.create_subprocess_exec(
             program, "-LLL", "-x", "-H", url, "-b", "", "-s", "base", everything
         )
         assert await asked.wait() == 0
-        await talker.finished()
-    heard = b"".join(map(ast.literal_eval, talker.heard))
+        await scripted.finished()
+    heard = b"".join(map(ast.literal_eval, scripted.heard))
     assert compile_filter(everything) in heard

@@ -13,11 +13,12 @@ from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import Reason
 from probe_exporter.tls.settings import TLSSettings
 from tests.deadlines import in_phase, run_until
-from tests.modules.library import PROBERS, expect_failure, library, measured, probe, probe_talker, trust, why
+from tests.modules.library import PROBERS, expect_failure, library, measured, probe, probe_scripted, trust
+from tests.outcomes import why
 from tests.servers.dovecot import PASSWORD, Dovecot
 from tests.servers.postfix import Postfix
 from tests.targets import Pki
-from tests.targets.talker import Hear, Secure, Talk, Turn, talk, then_silence
+from tests.targets.scripted_server import Hear, Script, Secure, Turn, talk, then_silence
 
 UNKNOWN = (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
 
@@ -145,7 +146,7 @@ async def test_submission_module_reports_auth_mechanisms(pki: Pki) -> None:
         *GREETED, b"250-mail.test\r\n250 STARTTLS\r\n", Hear(), b"220 go on\r\n", Secure(),
         Hear(), b"250-mail.test\r\n250-AUTH PLAIN LOGIN\r\n250 HELP\r\n", Hear(), b"221 bye\r\n",
     )  # fmt: skip
-    result, heard = await probe_talker(shipped("smtp_submission", pki), script, pki)
+    result, heard = await probe_scripted(shipped("smtp_submission", pki), script, pki)
     assert why(result) is None
     assert measured(result)["probe_expect_info"] == {("PLAIN LOGIN",): 1}
     assert heard == EHLO + b"STARTTLS\r\n" + EHLO + b"QUIT\r\n"
@@ -154,7 +155,7 @@ async def test_submission_module_reports_auth_mechanisms(pki: Pki) -> None:
 async def test_submission_module_fails_without_tls(pki: Pki) -> None:
     """The server offers AUTH without TLS, which does not count."""
     script = then_silence(*GREETED, b"250-mail.test\r\n250 AUTH PLAIN LOGIN\r\n")
-    result, heard = await probe_talker(shipped("smtp_submission", pki), script, pki)
+    result, heard = await probe_scripted(shipped("smtp_submission", pki), script, pki)
     assert why(result) == (Reason.DIALOGUE_REJECTED, "dialogue")
     assert heard == EHLO
 
@@ -173,7 +174,7 @@ async def test_no_relay_module_fails_on_an_open_relay_and_sends_no_mail(
 ) -> None:
     script = then_silence(*GREETED, b"250 mail.test\r\n", Hear(), sender, Hear(), recipient, Hear(), b"221 bye\r\n")
     ends = script if verdict is None else then_silence(*script.turns[:-2])
-    result, heard = await probe_talker(shipped("smtp_no_relay", pki), ends, pki)
+    result, heard = await probe_scripted(shipped("smtp_no_relay", pki), ends, pki)
     assert why(result) == verdict
     envelope = b"MAIL FROM:<>\r\nRCPT TO:<nobody@probe-exporter.invalid>\r\n"
     assert heard == EHLO + envelope + (b"" if verdict else b"QUIT\r\n")
@@ -182,7 +183,7 @@ async def test_no_relay_module_fails_on_an_open_relay_and_sends_no_mail(
 async def test_smtp_module_reports_the_first_line_of_a_greeting(pki: Pki) -> None:
     greeting = b"220-mail.test ESMTP Exim\r\n220-We do not relay\r\n220 no spam\r\n"
     script = talk(greeting, Hear(), b"250-mail.test\r\n250 ok\r\n", Hear(), b"221 bye\r\n")
-    result, heard = await probe_talker(shipped("smtp", pki), script, pki)
+    result, heard = await probe_scripted(shipped("smtp", pki), script, pki)
     assert why(result) is None
     assert measured(result)["probe_expect_info"] == {("mail.test", "ESMTP Exim"): 1}
     assert heard == EHLO + b"QUIT\r\n"
@@ -191,7 +192,7 @@ async def test_smtp_module_reports_the_first_line_of_a_greeting(pki: Pki) -> Non
 @pytest.mark.parametrize("name", ["smtp", "smtp_size", "smtp_submission", "smtp_no_relay"])
 async def test_client_waits_for_the_end_of_the_greeting(pki: Pki, name: str) -> None:
     """Servers reject clients that speak before that."""
-    result, heard = await probe_talker(shipped(name, pki), then_silence(b"220-mail.test\r\n"), pki, times_out=True)
+    result, heard = await probe_scripted(shipped(name, pki), then_silence(b"220-mail.test\r\n"), pki, times_out=True)
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
     assert heard == b""
 
@@ -214,7 +215,7 @@ async def test_client_waits_for_the_end_of_the_greeting(pki: Pki, name: str) -> 
 )
 async def test_server_refusal_ends_the_probe_at_once(pki: Pki, name: str, script: tuple[Turn, ...]) -> None:
     """The server keeps the connection open."""
-    result, _ = await probe_talker(shipped(name, pki), then_silence(*script), pki)
+    result, _ = await probe_scripted(shipped(name, pki), then_silence(*script), pki)
     assert why(result) == (Reason.DIALOGUE_REJECTED, "dialogue")
 
 
@@ -225,7 +226,7 @@ async def test_server_refusal_ends_the_probe_at_once(pki: Pki, name: str, script
         ("pop3", talk(b"+OK\r\n", Hear(), b"+OK\r\nTOP\r\n")),
     ],
 )
-async def test_server_that_closes_too_early_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
+async def test_server_that_closes_too_early_fails_the_probe(pki: Pki, name: str, script: Script) -> None:
     result = await expect_failure(shipped(name, pki), script, pki)
     assert result.failure is not None
     assert result.failure.reason in (Reason.DIALOGUE_NO_MATCH, Reason.DIALOGUE_CLOSED)

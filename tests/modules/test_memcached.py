@@ -16,12 +16,13 @@ from tests.modules.library import (
     measured,
     phases,
     probe,
-    probe_talker,
+    probe_every_address,
+    probe_scripted,
     shipped,
-    why,
 )
+from tests.outcomes import why
 from tests.targets import Pki
-from tests.targets.talker import Hear, Talk, talk, then_silence
+from tests.targets.scripted_server import Hear, Script, talk, then_silence
 
 VERSION = b"VERSION 1.6.18\r\n"
 STATS = (
@@ -42,8 +43,13 @@ async def test_memcached_version_and_statistics_are_reported(memcached: int) -> 
     assert phases(result) == {"resolve", "connect", "version", "stats"}
 
 
+async def test_every_address_of_a_name_is_probed(memcached: int) -> None:
+    result = await probe_every_address(shipped("memcached"), memcached)
+    assert "probe_memcached_server_info" in measured(result)
+
+
 async def test_each_statistic_has_its_metric(pki: Pki) -> None:
-    result, heard = await probe_talker(shipped("memcached"), then_silence(*GOOD), pki)
+    result, heard = await probe_scripted(shipped("memcached"), then_silence(*GOOD), pki)
     assert why(result) is None
     assert measured(result) == {
         "probe_memcached_server_info": {("1.6.18",): 1},
@@ -58,7 +64,7 @@ async def test_each_statistic_has_its_metric(pki: Pki) -> None:
 
 
 async def test_statistics_can_be_left_out(pki: Pki) -> None:
-    result, heard = await probe_talker(shipped("memcached", stats=False), then_silence(Hear(), VERSION), pki)
+    result, heard = await probe_scripted(shipped("memcached", stats=False), then_silence(Hear(), VERSION), pki)
     assert why(result) is None
     assert set(measured(result)) == {"probe_memcached_server_info"}
     assert heard == b"version\r\n"
@@ -74,7 +80,7 @@ async def test_statistics_can_be_left_out(pki: Pki) -> None:
     ],
 )
 async def test_invalid_version_has_its_reason(pki: Pki, version: bytes, reason: Reason) -> None:
-    result, _ = await probe_talker(shipped("memcached"), then_silence(Hear(), version), pki)
+    result, _ = await probe_scripted(shipped("memcached"), then_silence(Hear(), version), pki)
     assert why(result) == (reason, "version")
 
 
@@ -88,7 +94,7 @@ async def test_invalid_version_has_its_reason(pki: Pki, version: bytes, reason: 
     ],
 )
 async def test_unusable_statistics_are_left_out(pki: Pki, stats: bytes, err: str | None) -> None:
-    result, _ = await probe_talker(shipped("memcached"), then_silence(Hear(), VERSION, Hear(), stats), pki)
+    result, _ = await probe_scripted(shipped("memcached"), then_silence(Hear(), VERSION, Hear(), stats), pki)
     assert why(result) is None
     assert set(measured(result)) == {"probe_memcached_server_info"}
     assert [event.fields["err"] for event in result.probe.events if "question" in event.fields] == [err] * bool(err)
@@ -96,21 +102,21 @@ async def test_unusable_statistics_are_left_out(pki: Pki, stats: bytes, err: str
 
 async def test_proxy_that_closes_at_stats_passes(pki: Pki) -> None:
     """twemproxy closes the connection at a command that it does not know."""
-    result, _ = await probe_talker(shipped("memcached"), talk(Hear(), VERSION, Hear()), pki)
+    result, _ = await probe_scripted(shipped("memcached"), talk(Hear(), VERSION, Hear()), pki)
     assert why(result) is None
 
 
 async def test_extreme_values_can_be_exported(pki: Pki) -> None:
     stats = b"STAT uptime " + b"9" * 2000 + b"\r\nEND\r\n"
     script = then_silence(Hear(), b"VERSION " + b"x" * 2000 + b"\r\n", Hear(), stats)
-    result, _ = await probe_talker(shipped("memcached"), script, pki)
+    result, _ = await probe_scripted(shipped("memcached"), script, pki)
     assert why(result) is None
     assert measured(result)["probe_memcached_server_info"] == {("x" * 128,): 1}
     assert b"probe_memcached_uptime_seconds +Inf" in encode(result.probe.samples, TEXT)
 
 
 @pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
-async def test_other_protocol_fails_the_probe(pki: Pki, script: Talk) -> None:
+async def test_other_protocol_fails_the_probe(pki: Pki, script: Script) -> None:
     await expect_failure(shipped("memcached"), script, pki)
 
 

@@ -17,14 +17,15 @@ from tests.modules.library import (
     measured,
     phases,
     probe,
-    probe_talker,
+    probe_every_address,
+    probe_scripted,
     shipped,
     trust,
-    why,
 )
+from tests.outcomes import why
 from tests.servers.mosquitto import PASSWORD, READ_ONLY, USER, Mosquitto
 from tests.targets import Pki
-from tests.targets.talker import Hear, Talk, Turn, then_silence
+from tests.targets.scripted_server import Hear, Script, Turn, then_silence
 
 LOGIN = {"username": USER, "password": PASSWORD}
 VERSIONS = ("3.1.1", "5.0")
@@ -39,6 +40,12 @@ async def test_mosquitto_accepts_an_anonymous_session(mosquitto: Mosquitto, name
     assert why(result) is None
     assert measured(result) == {"probe_mqtt_reason_code": {("connack",): 0}}
     assert phases(result) == {"resolve", "connect", "session"}
+
+
+@pytest.mark.parametrize("name", ["mqtt", "mqtt5"])
+async def test_every_address_of_a_name_is_probed(mosquitto: Mosquitto, name: str) -> None:
+    result = await probe_every_address(shipped("mqtt", name), mosquitto.port)
+    assert measured(result)["probe_mqtt_reason_code"] == {("connack",): 0}
 
 
 async def test_mosquitto_accepts_an_anonymous_session_over_tls(mosquitto: Mosquitto, pki: Pki) -> None:
@@ -133,7 +140,7 @@ OTHER = packet(0x30, text("t"), b"of others")
 
 
 async def test_connect_packet_of_3_1_1_has_the_settings(pki: Pki) -> None:
-    result, heard = await probe_talker(shipped("mqtt", **LOGIN), then_silence(Hear(bytes=47), CONNACK), pki)
+    result, heard = await probe_scripted(shipped("mqtt", **LOGIN), then_silence(Hear(bytes=47), CONNACK), pki)
     assert why(result) is None
     start, name, rest = heard[:14], heard[14:31], heard[31:]
     assert start == bytes.fromhex("102d 00044d515454 04 c2 003c 0011")
@@ -145,7 +152,7 @@ async def test_connect_packet_of_3_1_1_has_the_settings(pki: Pki) -> None:
 async def test_packets_of_5_have_the_settings(pki: Pki) -> None:
     module = shipped("mqtt", "mqtt5", client_id="me", topic="t", qos=1)
     script = then_silence(Hear(bytes=22), CONNACK_5, Hear(bytes=9))
-    result, heard = await probe_talker(module, script, pki, times_out=True)
+    result, heard = await probe_scripted(module, script, pki, times_out=True)
     assert why(result) == (Reason.TIMEOUT_PROBE, "subscribe")
     connect = bytes.fromhex("1014 00044d515454 05 02 003c 05 2700040000 0002") + b"me"
     assert heard == connect + bytes.fromhex("8207 0001 00 0001") + b"t" + b"\x21"
@@ -172,7 +179,7 @@ async def test_packets_of_5_have_the_settings(pki: Pki) -> None:
 )
 async def test_connack_code_has_its_reason(pki: Pki, code: int, reason: str) -> None:
     script = then_silence(CONNECT_5, bytes([0x20, 2, 0, code]))
-    result, _ = await probe_talker(shipped("mqtt", "mqtt5"), script, pki)
+    result, _ = await probe_scripted(shipped("mqtt", "mqtt5"), script, pki)
     assert why(result) == (reason, "session")
     assert measured(result) == {"probe_mqtt_reason_code": {("connack",): code}}
 
@@ -186,7 +193,7 @@ async def test_connack_code_has_its_reason(pki: Pki, code: int, reason: str) -> 
 )  # fmt: skip
 async def test_invalid_connack_fails_at_once(pki: Pki, said: bytes) -> None:
     """The probe fails without waiting for more bytes."""
-    result, _ = await probe_talker(shipped("mqtt"), then_silence(CONNECT, said), pki)
+    result, _ = await probe_scripted(shipped("mqtt"), then_silence(CONNECT, said), pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "session")
 
 
@@ -208,7 +215,7 @@ async def test_invalid_connack_fails_at_once(pki: Pki, said: bytes) -> None:
 )
 async def test_subscribe_response_has_its_reason(pki: Pki, said: bytes, reason: str) -> None:
     script = then_silence(CONNECT, CONNACK, SUBSCRIBE, said)
-    result, _ = await probe_talker(shipped("mqtt", topic="t"), script, pki)
+    result, _ = await probe_scripted(shipped("mqtt", topic="t"), script, pki)
     assert why(result) == (reason, "subscribe")
 
 
@@ -239,7 +246,7 @@ async def test_subscribe_response_has_its_reason(pki: Pki, said: bytes, reason: 
 async def test_publish_response_has_its_reason(pki: Pki, said: bytes, reason: str) -> None:
     script = then_silence(CONNECT, CONNACK, SUBSCRIBE, SUBACK_1, Hear(bytes=45), said)
     times_out = reason == Reason.TIMEOUT_PROBE
-    result, _ = await probe_talker(shipped("mqtt", topic="t", qos=1), script, pki, times_out=times_out)
+    result, _ = await probe_scripted(shipped("mqtt", topic="t", qos=1), script, pki, times_out=times_out)
     assert why(result) == (reason, "round_trip")
     assert "probe_mqtt_round_trip_seconds" not in measured(result)
 
@@ -248,14 +255,14 @@ async def test_publish_response_has_its_reason(pki: Pki, said: bytes, reason: st
 async def test_truncated_properties_fail(pki: Pki, properties: bytes) -> None:
     said = packet(0x30, text("t"), properties)
     script = then_silence(CONNECT_5, CONNACK_5, Hear(bytes=9), b"\x90\4\0\1\0\0", Hear(bytes=44), said)
-    result, _ = await probe_talker(shipped("mqtt", "mqtt5", topic="t"), script, pki)
+    result, _ = await probe_scripted(shipped("mqtt", "mqtt5", topic="t"), script, pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "round_trip")
 
 
 async def test_message_of_qos_1_is_acknowledged(pki: Pki) -> None:
     said = packet(0x32, text("t"), b"\x12\x34", b"of others")
     script = then_silence(CONNECT, CONNACK, SUBSCRIBE, SUBACK_1, Hear(bytes=45), said)
-    result, heard = await probe_talker(shipped("mqtt", topic="t", qos=1), script, pki, times_out=True)
+    result, heard = await probe_scripted(shipped("mqtt", topic="t", qos=1), script, pki, times_out=True)
     assert why(result) == (Reason.TIMEOUT_PROBE, "round_trip")
     assert measured(result)["probe_mqtt_other_messages"] == {(): 1}
     assert heard.endswith(b"\x40\2\x12\x34")
@@ -263,7 +270,7 @@ async def test_message_of_qos_1_is_acknowledged(pki: Pki) -> None:
 
 @pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
 @pytest.mark.parametrize("name", ["mqtt", "mqtt5"])
-async def test_other_protocol_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
+async def test_other_protocol_fails_the_probe(pki: Pki, name: str, script: Script) -> None:
     await expect_failure(shipped("mqtt", name), script, pki)
 
 

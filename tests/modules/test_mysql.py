@@ -25,12 +25,13 @@ from tests.modules.library import (
     measured,
     phases,
     probe,
+    probe_every_address,
     probe_same_loop,
-    probe_talker,
+    probe_scripted,
     shipped,
     trust,
-    why,
 )
+from tests.outcomes import why
 from tests.servers.mariadb import (
     MONITOR,
     MOST_CONNECTIONS,
@@ -42,7 +43,7 @@ from tests.servers.mariadb import (
     MariaDbPair,
 )
 from tests.targets import Pki
-from tests.targets.talker import Hear, Secure, Talk, Turn, talk, then_silence
+from tests.targets.scripted_server import Hear, Script, Secure, Turn, talk, then_silence
 from tests.waiting import eventually
 
 LOGIN = {"user": USER, "password": PASSWORD}
@@ -61,6 +62,13 @@ async def test_mariadb_version_is_reported_without_login(mariadb: MariaDb) -> No
     assert not version.startswith("5.5.5-")
     assert set(measured(result)) == {"probe_mysql_server_info"}
     assert phases(result) == {"resolve", "connect", "greeting", "auth"}
+
+
+async def test_every_address_of_a_name_is_probed(mariadb: MariaDb, pki: Pki) -> None:
+    result = await probe_every_address(shipped("mysql"), mariadb.port)
+    assert "probe_mysql_server_info" in measured(result)
+    secure = await probe_every_address(shipped("mysql", "mysql_tls", tls_config=trust(pki)), mariadb.port)
+    assert [bool(run.fingerprint_sha256) for run in secure.runs] == [False, False, True]
 
 
 async def test_mariadb_version_is_reported_over_tls(mariadb: MariaDb, pki: Pki) -> None:
@@ -256,7 +264,7 @@ def proof_in(said: bytes) -> bytes:
 
 
 async def test_native_password_is_proved_without_sending_it(pki: Pki) -> None:
-    result, said = await probe_talker(shipped("mysql", **LOGIN), then_silence(*logged_in(), *state_of()), pki)
+    result, said = await probe_scripted(shipped("mysql", **LOGIN), then_silence(*logged_in(), *state_of()), pki)
     assert why(result) is None
     assert knows_native(proof_in(said))
     assert said.endswith(packet(0, b"\x01"))  # COM_QUIT
@@ -266,7 +274,7 @@ async def test_native_password_is_proved_without_sending_it(pki: Pki) -> None:
 async def test_cached_password_is_proved_without_sending_it(pki: Pki) -> None:
     script = then_silence(greeting(CACHING), answer_to(32), packet(2, b"\x01\x03") + packet(3, WELCOME),
                           *QUERIED, *state_of())  # fmt: skip
-    result, said = await probe_talker(shipped("mysql", **LOGIN), script, pki)
+    result, said = await probe_scripted(shipped("mysql", **LOGIN), script, pki)
     assert why(result) is None
     assert knows_caching(proof_in(said))
     assert PASSWORD.encode() not in said
@@ -276,7 +284,7 @@ async def test_auth_switch_is_followed(pki: Pki) -> None:
     switch = packet(2, b"\xfe" + CACHING + b"\0" + NONCE + b"\0")
     script = then_silence(greeting(b"sha256_password"), answer_to(20), switch, heard(bytes(32)), packet(4, WELCOME),
                           *QUERIED, *state_of())  # fmt: skip
-    result, said = await probe_talker(shipped("mysql", **LOGIN), script, pki)
+    result, said = await probe_scripted(shipped("mysql", **LOGIN), script, pki)
     assert why(result) is None
     assert NATIVE in said
     _, _, proof = said.partition(b"\x20\0\0\x03")
@@ -287,7 +295,7 @@ async def test_uncached_password_is_sent_over_tls(pki: Pki) -> None:
     script = then_silence(greeting(CACHING), Hear(bytes=36), Secure(), answer_to(32), packet(3, b"\x01\x04"),
                           heard(PASSWORD.encode() + b"\0"), packet(5, WELCOME),
                           *QUERIED, *state_of())  # fmt: skip
-    result, said = await probe_talker(shipped("mysql", "mysql_tls", tls_config=trust(pki), **LOGIN), script, pki)
+    result, said = await probe_scripted(shipped("mysql", "mysql_tls", tls_config=trust(pki), **LOGIN), script, pki)
     assert why(result) is None
     assert packet(4, PASSWORD.encode() + b"\0") in said
 
@@ -300,7 +308,7 @@ async def test_uncached_password_is_encrypted_with_the_server_s_key_if_allowed(p
     script = then_silence(greeting(CACHING), answer_to(32), packet(2, b"\x01\x04"), heard(b"\x02"),
                           packet(4, b"\x01" + pem(KEY)), heard(bytes(256)), packet(6, WELCOME), *QUERIED,
                           *state_of())  # fmt: skip
-    result, said = await probe_talker(shipped("mysql", fetch_server_key=True, **LOGIN), script, pki)
+    result, said = await probe_scripted(shipped("mysql", fetch_server_key=True, **LOGIN), script, pki)
     assert why(result) is None
     _, _, sent = said.partition(b"\0\x01\0\x05")
     mixed = KEY.decrypt(sent[:256], padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None))
@@ -309,7 +317,7 @@ async def test_uncached_password_is_encrypted_with_the_server_s_key_if_allowed(p
 
 async def test_uncached_password_is_not_sent_without_tls(pki: Pki) -> None:
     script = then_silence(greeting(CACHING), answer_to(32), packet(2, b"\x01\x04"))
-    result, said = await probe_talker(shipped("mysql", **LOGIN), script, pki)
+    result, said = await probe_scripted(shipped("mysql", **LOGIN), script, pki)
     assert why(result) == (Reason.AUTHENTICATION, "auth")
     assert len(said) == answer_to(32).bytes - len(NATIVE) + len(CACHING)
 
@@ -327,7 +335,7 @@ async def test_uncached_password_is_not_sent_without_tls(pki: Pki) -> None:
 async def test_invalid_server_key_is_a_protocol_error(pki: Pki, key: bytes) -> None:
     script = then_silence(greeting(CACHING), answer_to(32), packet(2, b"\x01\x04"), heard(b"\x02"),
                           packet(4, b"\x01" + key))  # fmt: skip
-    result, _ = await probe_talker(shipped("mysql", fetch_server_key=True, **LOGIN), script, pki)
+    result, _ = await probe_scripted(shipped("mysql", fetch_server_key=True, **LOGIN), script, pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "auth")
 
 
@@ -345,14 +353,14 @@ async def test_invalid_server_key_is_a_protocol_error(pki: Pki, key: bytes) -> N
 )
 async def test_unsupported_auth_request_has_its_reason(pki: Pki, request_: bytes, reason: Reason) -> None:
     script = then_silence(greeting(), answer_to(20), packet(2, request_))
-    result, said = await probe_talker(shipped("mysql", **LOGIN), script, pki)
+    result, said = await probe_scripted(shipped("mysql", **LOGIN), script, pki)
     assert why(result) == (reason, "auth")
     assert PASSWORD.encode() not in said
 
 
 async def test_endless_auth_switches_are_a_protocol_error(pki: Pki) -> None:
     switches = b"".join(packet(2 + 2 * turn, b"\xfe" + NATIVE + b"\0" + NONCE) for turn in range(11))
-    result, _ = await probe_talker(shipped("mysql", **LOGIN), then_silence(greeting(), switches), pki)
+    result, _ = await probe_scripted(shipped("mysql", **LOGIN), then_silence(greeting(), switches), pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "auth")
 
 
@@ -365,14 +373,14 @@ async def test_endless_auth_switches_are_a_protocol_error(pki: Pki) -> None:
 )
 async def test_tls_refusal_or_early_data_ends_before_the_login(pki: Pki, said: bytes, reason: Reason) -> None:
     module = shipped("mysql", "mysql_tls", tls_config=trust(pki), **LOGIN)
-    result, told = await probe_talker(module, then_silence(said), pki)
+    result, told = await probe_scripted(module, then_silence(said), pki)
     assert why(result) == (reason, "")
     assert USER.encode() not in told
 
 
 async def test_certificate_is_verified_before_the_login(pki: Pki) -> None:
     module = shipped("mysql", "mysql_tls", tls_config={**trust(pki), "server_name": "other.example.test"}, **LOGIN)
-    result, said = await probe_talker(module, then_silence(greeting(), Hear(bytes=36), Secure()), pki)
+    result, said = await probe_scripted(module, then_silence(greeting(), Hear(bytes=36), Secure()), pki)
     assert why(result) == (Reason.CERTIFICATE_WRONG_NAME, "tls")
     assert len(said) == 36
 
@@ -389,7 +397,7 @@ async def test_certificate_is_verified_before_the_login(pki: Pki) -> None:
 )
 @pytest.mark.parametrize("words", [b"#08004why not", b"why not"])
 async def test_error_packet_instead_of_greeting_has_its_reason(pki: Pki, code: int, reason: str, words: bytes) -> None:
-    result, _ = await probe_talker(shipped("mysql"), then_silence(error(0, code, words)), pki)
+    result, _ = await probe_scripted(shipped("mysql"), then_silence(error(0, code, words)), pki)
     assert why(result) == (reason, "greeting")
     assert result.failure is not None
     assert result.failure.message.endswith(": why not")
@@ -417,7 +425,7 @@ async def test_refused_login_passes_without_credentials(
     """The prober waits for it, because MySQL counts clients that leave before as errors."""
     script = then_silence(greeting(), Hear(bytes=70), answer)
     times_out = verdict == (Reason.TIMEOUT_PROBE, "auth")
-    result, said = await probe_talker(shipped("mysql"), script, pki, times_out=times_out)
+    result, said = await probe_scripted(shipped("mysql"), script, pki, times_out=times_out)
     assert why(result) == verdict
     assert b"probe_exporter\0\0" in said  # the user name without a proof
 
@@ -425,7 +433,7 @@ async def test_refused_login_passes_without_credentials(
 async def test_capabilities_decide_plugin_name_and_attributes(pki: Pki) -> None:
     for capabilities, told in ((MODERN, [0, 0]), (MODERN | PLUGINS | ATTRIBUTES, [1, 1])):
         script = then_silence(greeting(capabilities=capabilities), Hear(bytes=52), error(2, 1045))
-        result, said = await probe_talker(shipped("mysql"), script, pki)
+        result, said = await probe_scripted(shipped("mysql"), script, pki)
         assert why(result) is None
         assert [said.count(NATIVE), said.count(b"\x0cprogram_name\x0eprobe_exporter")] == told
 
@@ -441,13 +449,13 @@ async def test_capabilities_decide_plugin_name_and_attributes(pki: Pki) -> None:
     ],
 )
 async def test_invalid_greeting_is_a_protocol_error(pki: Pki, body: bytes) -> None:
-    result, said = await probe_talker(shipped("mysql"), then_silence(packet(0, body)), pki)
+    result, said = await probe_scripted(shipped("mysql"), then_silence(packet(0, body)), pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "greeting")
     assert said == b""
 
 
 async def test_server_version_is_bounded(pki: Pki) -> None:
-    result, _ = await probe_talker(shipped("mysql"), then_silence(greeting(version=b"x" * 9999), error(2, 1045)), pki)
+    result, _ = await probe_scripted(shipped("mysql"), then_silence(greeting(version=b"x" * 9999), error(2, 1045)), pki)
     ((version,),) = measured(result)["probe_mysql_server_info"]
     assert len(version) == 128
 
@@ -487,7 +495,7 @@ async def test_server_version_is_bounded(pki: Pki) -> None:
 async def test_replica_state_has_its_verdict(
     pki: Pki, answer: tuple[Turn, ...], settings: dict[str, str], verdict: tuple[str, str] | None
 ) -> None:
-    result, _ = await probe_talker(shipped("mysql", **LOGIN, **settings), then_silence(*logged_in(), *answer), pki)
+    result, _ = await probe_scripted(shipped("mysql", **LOGIN, **settings), then_silence(*logged_in(), *answer), pki)
     assert why(result) == verdict
 
 
@@ -508,13 +516,13 @@ TOO_MANY_COLUMNS = packet(1, b"\xfc\x01\x01")
 )
 async def test_server_without_state_passes_unless_settings_need_it(pki: Pki, answers: tuple[Turn, ...]) -> None:
     script = talk(*logged_in(), *answers)
-    result, _ = await probe_talker(shipped("mysql", **LOGIN), script, pki)
+    result, _ = await probe_scripted(shipped("mysql", **LOGIN), script, pki)
     assert why(result) is None
     assert any("question" in event.fields for event in result.probe.events)
     assert "probe_mysql_replica_io_running" not in measured(result)
     needed: list[dict[str, Any]] = [{"writable": True, "role": "primary"}, {"writable": True, "max_lag": "1s"}]
     for settings in needed:
-        failed, _ = await probe_talker(shipped("mysql", **LOGIN, **settings), script, pki)
+        failed, _ = await probe_scripted(shipped("mysql", **LOGIN, **settings), script, pki)
         assert why(failed) is not None
 
 
@@ -529,7 +537,7 @@ async def test_late_reply_is_not_taken_for_the_next() -> None:
 
 async def test_each_replication_channel_has_its_lag(pki: Pki) -> None:
     answer = state_of(RUNNING, [b"Connecting", b"Yes", None, b"archive"])
-    result, _ = await probe_talker(shipped("mysql", **LOGIN), then_silence(*logged_in(), *answer), pki)
+    result, _ = await probe_scripted(shipped("mysql", **LOGIN), then_silence(*logged_in(), *answer), pki)
     assert why(result) is None
     values = measured(result)
     assert values["probe_mysql_replica_io_running"] == {("",): 1, ("archive",): 0}
@@ -540,7 +548,7 @@ async def test_each_replication_channel_has_its_lag(pki: Pki) -> None:
 async def test_older_mysql_is_asked_for_slave_status(pki: Pki) -> None:
     answer = (READ_ONLY, table([b"read_only"], [b"1"]), REPLICA_STATUS, error(1, 1064), SLAVE_STATUS,
               table(OLD_STATE, RUNNING))  # fmt: skip
-    result, _ = await probe_talker(shipped("mysql", **LOGIN), then_silence(*logged_in(), *answer), pki)
+    result, _ = await probe_scripted(shipped("mysql", **LOGIN), then_silence(*logged_in(), *answer), pki)
     assert why(result) is None
     assert measured(result)["probe_mysql_replica_lag_seconds"] == {("",): 7}
 
@@ -548,7 +556,7 @@ async def test_older_mysql_is_asked_for_slave_status(pki: Pki) -> None:
 async def test_replica_rows_are_bounded(pki: Pki) -> None:
     channels = [[b"Yes", b"Yes", b"1", b"%d" % number] for number in range(300)]
     answer = (READ_ONLY, table([b"read_only"], [b"1"]), REPLICA_STATUS, table(STATE, *channels))
-    result, _ = await probe_talker(shipped("mysql", **LOGIN), then_silence(*logged_in(), *answer), pki)
+    result, _ = await probe_scripted(shipped("mysql", **LOGIN), then_silence(*logged_in(), *answer), pki)
     assert why(result) is None
     assert len(measured(result)["probe_mysql_replica_lag_seconds"]) == 256
 
@@ -561,7 +569,7 @@ def test_settings_that_need_a_login_are_refused_without() -> None:
 
 @pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
 @pytest.mark.parametrize("name", ["mysql", "mysql_tls"])
-async def test_other_protocol_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
+async def test_other_protocol_fails_the_probe(pki: Pki, name: str, script: Script) -> None:
     await expect_failure(shipped("mysql", name), script, pki)
 
 

@@ -15,8 +15,11 @@ import pytest
 from probe_exporter.prober.failure import Reason
 from probe_exporter.runner import Result
 from tests import clocks
-from tests.modules.library import OURS, measured, phases, probe, shipped, why
+from tests.modules.library import OURS, measured, of_every_address, phases, probe, shipped
+from tests.outcomes import why
 from tests.servers.chrony import STRATUM
+from tests.targets.dns import DnsServer, Zone
+from tests.targets.nodes import udp_nodes
 
 YEAR = 365.25 * 86400
 TO_1970 = 2_208_988_800
@@ -164,6 +167,24 @@ async def test_request_carries_a_random_number_and_no_time() -> None:
     assert [question[:40] for question in heard] == [b"\x23" + bytes(39)] * 3
     assert len({question[40:] for question in heard}) == 3
     assert all(len(question) == 48 for question in heard)
+
+
+async def test_every_address_of_a_name_is_probed() -> None:
+    """One server is synchronised, one is not, and one is switched off."""
+    servers = {
+        "127.0.0.2": lambda question: answer(question, leap=3),
+        "127.0.0.3": None,
+        "127.0.0.4": answer,
+    }
+    async with DnsServer(Zone({"many.test": [[*servers]]})) as dns, udp_nodes(servers) as port:
+        result = await probe(of_every_address(shipped("ntp"), dns), f"many.test:{port}", 60.0)
+    assert why(result) is None
+    assert [(run.address, run.reason, run.decides) for run in result.runs] == [
+        ("127.0.0.2", "ntp_unsynchronized", False),
+        ("127.0.0.3", "connect_refused", False),
+        ("127.0.0.4", "", True),
+    ]
+    assert measured(result)["probe_ntp_leap"] == {(): 0}
 
 
 async def test_response_fields_are_reported() -> None:

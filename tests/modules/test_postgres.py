@@ -20,14 +20,15 @@ from tests.modules.library import (
     measured,
     phases,
     probe,
-    probe_talker,
+    probe_every_address,
+    probe_scripted,
     shipped,
     trust,
-    why,
 )
+from tests.outcomes import why
 from tests.servers.postgresql import MOST_CLIENTS, PASSWORD, USER, PostgreSql, PostgreSqlPair
 from tests.targets import Pki
-from tests.targets.talker import Hear, Secure, Talk, Turn, talk, then_silence
+from tests.targets.scripted_server import Hear, Script, Secure, Turn, talk, then_silence
 from tests.waiting import eventually, until
 
 LOGIN = {"user": USER, "password": PASSWORD}
@@ -62,6 +63,13 @@ async def test_login_runs_the_query_on_a_primary(postgresql: PostgreSql) -> None
     assert one == 1
     assert values == {"probe_postgres_in_recovery": {(): 0}}
     assert phases(result) == {"resolve", "connect", "startup", "auth", "query"}
+
+
+async def test_every_address_of_a_name_is_probed(postgresql: PostgreSql, pki: Pki) -> None:
+    result = await probe_every_address(shipped("postgres", role="primary", **LOGIN), postgresql.port)
+    assert measured(result)["probe_postgres_in_recovery"] == {(): 0}
+    secure = await probe_every_address(shipped("postgres", "postgres_tls", tls_config=trust(pki)), postgresql.port)
+    assert [bool(run.fingerprint_sha256) for run in secure.runs] == [False, False, True]
 
 
 async def test_standby_without_primary_reports_recovery(postgresql_standby: PostgreSql) -> None:
@@ -157,6 +165,28 @@ async def test_pgbouncer_answers_like_postgres(pgbouncer: PostgreSql, pki: Pki) 
         assert why(await probe(shipped("postgres", **{**LOGIN, **settings}), target)) == (reason, "auth")
 
 
+@pytest.mark.parametrize("module", ["postgres", "postgres_tls"])
+@pytest.mark.parametrize(
+    "settings", [{}, LOGIN, {"user": "nobody"}, {**LOGIN, "password": "wrong"}, {**LOGIN, "role": "primary"}]
+)
+async def test_pgbouncer_that_takes_any_user_answers_like_postgres(
+    pgbouncer_any: PostgreSql, pki: Pki, module: str, settings: dict[str, str]
+) -> None:
+    trusted = {"tls_config": trust(pki)} if module == "postgres_tls" else {}
+    result = await probe(shipped("postgres", module, **settings, **trusted), f"127.0.0.1:{pgbouncer_any.port}")
+    assert why(result) is None
+    assert ("probe_postgres_server_info" in measured(result)) is bool(settings)
+
+
+@pytest.mark.parametrize("settings", [{}, LOGIN])
+async def test_pgbouncer_that_takes_any_user_waits_for_its_server(
+    pgbouncer_alone: PostgreSql, settings: dict[str, str]
+) -> None:
+    module = shipped("postgres", **settings)
+    result = await run_until(in_phase("startup"), module, f"127.0.0.1:{pgbouncer_alone.port}", grace=0.1)
+    assert why(result) == (Reason.TIMEOUT_PROBE, "startup")
+
+
 async def test_full_pool_is_target_full(pgbouncer: PostgreSql) -> None:
     target = f"127.0.0.1:{pgbouncer.port}"
     waiting, let_in = watch(shipped("postgres", query="SELECT pg_sleep(60)", **LOGIN))
@@ -210,7 +240,7 @@ def then_answers() -> tuple[Turn, ...]:
 async def test_md5_login_is_supported(pki: Pki) -> None:
     """Today's servers ask for MD5 only if they are configured to."""
     script = then_silence(STARTUP, ASK_MD5, Hear(bytes=1 + 4 + 36), *then_answers())
-    result, heard = await probe_talker(shipped("postgres", **LOGIN), script, pki)
+    result, heard = await probe_scripted(shipped("postgres", **LOGIN), script, pki)
     assert why(result) is None
     inner = hashlib.md5(f"{PASSWORD}{USER}".encode()).hexdigest()
     assert message(b"p", b"md5" + hashlib.md5(inner.encode() + b"salt").hexdigest().encode() + b"\0") in heard
@@ -223,10 +253,10 @@ async def test_cleartext_password_is_sent_over_tls_alone(pki: Pki) -> None:
     said = message(b"p", PASSWORD.encode() + b"\0")
     module = shipped("postgres", "postgres_tls", tls_config=trust(pki), **LOGIN)
     script = then_silence(Hear(bytes=8), b"S", Secure(), STARTUP, ASK_CLEAR, Hear(bytes=len(said)), *then_answers())
-    result, heard = await probe_talker(module, script, pki)
+    result, heard = await probe_scripted(module, script, pki)
     assert why(result) is None
     assert said in heard
-    result, heard = await probe_talker(shipped("postgres", **LOGIN), then_silence(STARTUP, ASK_CLEAR), pki)
+    result, heard = await probe_scripted(shipped("postgres", **LOGIN), then_silence(STARTUP, ASK_CLEAR), pki)
     assert why(result) == (Reason.AUTHENTICATION, "auth")
     assert PASSWORD.encode() not in heard
 
@@ -256,7 +286,7 @@ async def test_recovery_state_has_its_verdict(
     pki: Pki, answer: tuple[Turn, ...], settings: dict[str, str], verdict: tuple[str, str] | None
 ) -> None:
     script = then_silence(STARTUP, WELCOME + READY, QUERY, READY, *answer)
-    result, _ = await probe_talker(shipped("postgres", **LOGIN, **settings), script, pki)
+    result, _ = await probe_scripted(shipped("postgres", **LOGIN, **settings), script, pki)
     assert why(result) == verdict
     lag = measured(result).get("probe_postgres_replay_lag_seconds")
     assert lag == ({(): 5.5} if answer == state(b"t", b"5.5") else None)
@@ -277,7 +307,7 @@ async def test_recovery_state_has_its_verdict(
 async def test_server_without_replication_state_passes(pki: Pki, turns: tuple[Turn, ...]) -> None:
     """Poolers, and servers that merely speak the protocol, don't know these functions."""
     script = talk(STARTUP, WELCOME + READY, QUERY, row(b"1") + READY, *turns)
-    result, _ = await probe_talker(shipped("postgres", **LOGIN), script, pki)
+    result, _ = await probe_scripted(shipped("postgres", **LOGIN), script, pki)
     assert why(result) is None
     assert any("question" in event.fields for event in result.probe.events)
 
@@ -299,13 +329,13 @@ async def test_server_without_replication_state_passes(pki: Pki, turns: tuple[Tu
 async def test_error_without_credentials_passes_as_with_pg_isready(
     pki: Pki, code: bytes, verdict: tuple[str, str] | None
 ) -> None:
-    result, _ = await probe_talker(shipped("postgres"), then_silence(Hear(bytes=8), error(code)), pki)
+    result, _ = await probe_scripted(shipped("postgres"), then_silence(Hear(bytes=8), error(code)), pki)
     assert why(result) == verdict
 
 
 @pytest.mark.parametrize("settings", [{}, LOGIN])
 async def test_startup_answered_by_another_message_is_a_protocol_error(pki: Pki, settings: dict[str, str]) -> None:
-    result, _ = await probe_talker(shipped("postgres", **settings), then_silence(Hear(bytes=8), READY), pki)
+    result, _ = await probe_scripted(shipped("postgres", **settings), then_silence(Hear(bytes=8), READY), pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "startup")
 
 
@@ -320,7 +350,7 @@ async def test_startup_answered_by_another_message_is_a_protocol_error(pki: Pki,
     ],
 )
 async def test_error_with_credentials_has_its_reason(pki: Pki, code: bytes, reason: Reason) -> None:
-    result, _ = await probe_talker(shipped("postgres", **LOGIN), then_silence(STARTUP, error(code)), pki)
+    result, _ = await probe_scripted(shipped("postgres", **LOGIN), then_silence(STARTUP, error(code)), pki)
     assert why(result) == (reason, "startup")
 
 
@@ -334,14 +364,14 @@ async def test_error_with_credentials_has_its_reason(pki: Pki, code: bytes, reas
 )
 async def test_starttls_response_has_its_reason(pki: Pki, said: bytes, reason: Reason) -> None:
     module = shipped("postgres", "postgres_tls", tls_config=trust(pki))
-    result, heard = await probe_talker(module, then_silence(Hear(bytes=8), said), pki)
+    result, heard = await probe_scripted(module, then_silence(Hear(bytes=8), said), pki)
     assert why(result) == (reason, "")
     assert heard == struct.pack("!II", 8, 80877103)
 
 
 async def test_certificate_of_another_name_is_refused(pki: Pki) -> None:
     module = shipped("postgres", "postgres_tls", tls_config={**trust(pki), "server_name": "other.example.test"})
-    result, _ = await probe_talker(module, then_silence(Hear(bytes=8), b"S", Secure()), pki)
+    result, _ = await probe_scripted(module, then_silence(Hear(bytes=8), b"S", Secure()), pki)
     assert why(result) == (Reason.CERTIFICATE_WRONG_NAME, "tls")
 
 
@@ -364,7 +394,7 @@ def challenge(text: bytes) -> bytes:
 async def test_scram_server_must_prove_the_password(pki: Pki, second: bytes, reason: Reason) -> None:
     ask = message(b"R", struct.pack("!I", 10) + b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0")
     script = then_silence(STARTUP, ask, Hear(bytes=55), second, READY)
-    result, _ = await probe_talker(shipped("postgres", **LOGIN), script, pki)
+    result, _ = await probe_scripted(shipped("postgres", **LOGIN), script, pki)
     assert why(result) == (reason, "auth")
 
 
@@ -400,7 +430,7 @@ async def challenged(pki: Pki, changes: dict[bytes, bytes]) -> bytes:
 async def test_second_scram_login_is_a_protocol_error(pki: Pki) -> None:
     """Each login would cost the client another hash."""
     ask = message(b"R", struct.pack("!I", 10) + b"SCRAM-SHA-256\0\0")
-    result, heard = await probe_talker(shipped("postgres", **LOGIN), then_silence(STARTUP, ask + ask), pki)
+    result, heard = await probe_scripted(shipped("postgres", **LOGIN), then_silence(STARTUP, ask + ask), pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "auth")
     assert heard.count(b"p\0\0\0") == 1
 
@@ -412,13 +442,13 @@ async def test_settings_that_need_a_login_are_refused_without() -> None:
 
 
 async def test_endless_notices_are_a_protocol_error(pki: Pki) -> None:
-    result, _ = await probe_talker(shipped("postgres"), then_silence(Hear(bytes=8), message(b"N") * 1001), pki)
+    result, _ = await probe_scripted(shipped("postgres"), then_silence(Hear(bytes=8), message(b"N") * 1001), pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "startup")
 
 
 @pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
 @pytest.mark.parametrize("name", ["postgres", "postgres_tls"])
-async def test_other_protocol_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
+async def test_other_protocol_fails_the_probe(pki: Pki, name: str, script: Script) -> None:
     await expect_failure(shipped("postgres", name), script, pki)
 
 

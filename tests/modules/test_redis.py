@@ -14,15 +14,16 @@ from tests.modules.library import (
     measured,
     phases,
     probe,
+    probe_every_address,
     probe_same_loop,
-    probe_talker,
+    probe_scripted,
     shipped,
     trust,
-    why,
 )
+from tests.outcomes import why
 from tests.servers.redis import LIMITED, LIMITED_PASSWORD, PASSWORD, USER, USER_PASSWORD, Redis, RedisPair
 from tests.targets import End, Pki
-from tests.targets.talker import Hear, Talk, Turn, talk, then_silence
+from tests.targets.scripted_server import Hear, Script, Turn, talk, then_silence
 from tests.waiting import eventually
 
 PING = b"*1\r\n$4\r\nPING\r\n"
@@ -75,6 +76,13 @@ async def test_redis_info_is_reported_over_tls(redis: Redis, pki: Pki) -> None:
     assert "tls" in phases(result)
     refused = await probe(shipped("redis", "redis_tls"), f"127.0.0.1:{redis.tls_port}")
     assert why(refused) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
+
+
+async def test_every_address_of_a_name_is_probed(redis: Redis, pki: Pki) -> None:
+    result = await probe_every_address(shipped("redis"), redis.port)
+    assert "probe_redis_server_info" in measured(result)
+    secure = await probe_every_address(shipped("redis", "redis_tls", tls_config=trust(pki)), redis.tls_port)
+    assert [bool(run.fingerprint_sha256) for run in secure.runs] == [False, False, True]
 
 
 async def test_master_reports_its_replica_s_lag(redis_pair: RedisPair) -> None:
@@ -147,7 +155,7 @@ async def test_user_without_info_permission_passes_the_ping(redis_pair: RedisPai
 
 
 async def test_each_replica_of_a_master_has_its_lag(pki: Pki) -> None:
-    result, heard = await probe_talker(shipped("redis"), then_silence(*server(MASTER)), pki)
+    result, heard = await probe_scripted(shipped("redis"), then_silence(*server(MASTER)), pki)
     assert why(result) is None
     assert heard == HEARD
     values = measured(result)
@@ -171,18 +179,18 @@ async def test_each_replica_of_a_master_has_its_lag(pki: Pki) -> None:
 async def test_role_and_max_lag_are_checked(
     pki: Pki, replication: str, settings: dict[str, str], verdict: tuple[str, str] | None
 ) -> None:
-    result, _ = await probe_talker(shipped("redis", **settings), then_silence(*server(replication)), pki)
+    result, _ = await probe_scripted(shipped("redis", **settings), then_silence(*server(replication)), pki)
     assert why(result) == verdict
 
 
 async def test_disconnected_replica_reports_since_when(pki: Pki) -> None:
-    result, _ = await probe_talker(shipped("redis"), then_silence(*server(CUT_OFF)), pki)
+    result, _ = await probe_scripted(shipped("redis"), then_silence(*server(CUT_OFF)), pki)
     assert measured(result)["probe_redis_master_link_up"] == {(): 0}
     assert measured(result)["probe_redis_master_silent_seconds"] == {(): 77}
 
 
 async def test_sentinel_mode_is_a_role(pki: Pki) -> None:
-    result, _ = await probe_talker(shipped("redis", role="sentinel"), then_silence(*server("", "sentinel")), pki)
+    result, _ = await probe_scripted(shipped("redis", role="sentinel"), then_silence(*server("", "sentinel")), pki)
     assert why(result) is None
     assert measured(result)["probe_redis_role_info"] == {("sentinel",): 1}
 
@@ -191,21 +199,21 @@ async def test_valkey_is_reported_by_its_name(pki: Pki) -> None:
     said = "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.0\r\nserver_mode:sentinel\r\n"
     script = then_silence(Hear(bytes=len(PING)), b"+PONG\r\n", Hear(bytes=len(INFO_SERVER)), bulk(said),
                           Hear(bytes=len(INFO_REPLICATION)), bulk(""))  # fmt: skip
-    result, _ = await probe_talker(shipped("redis", role="sentinel"), script, pki)
+    result, _ = await probe_scripted(shipped("redis", role="sentinel"), script, pki)
     assert why(result) is None
     assert measured(result)["probe_redis_server_info"] == {("valkey", "8.1.0", "sentinel"): 1}
 
 
 async def test_replica_label_is_a_target(pki: Pki) -> None:
     odd = MASTER.replace("192.0.2.1", "2001:db8::1")
-    result, _ = await probe_talker(shipped("redis"), then_silence(*server(odd)), pki)
+    result, _ = await probe_scripted(shipped("redis"), then_silence(*server(odd)), pki)
     assert measured(result)["probe_redis_replica_lag_bytes"][("[2001:db8::1]:6379",)] == 10
 
 
 async def test_info_values_are_bounded(pki: Pki) -> None:
     replicas = "".join(f"slave{n}:ip={n}{'x' * 200},port=1,state=online,offset=1,lag=1\r\n" for n in range(1000))
     said = f"role:{'x' * 9999}\r\nconnected_slaves:1000\r\nmaster_repl_offset:1\r\n{replicas}"
-    result, _ = await probe_talker(shipped("redis"), then_silence(*server(said, "y" * 9999)), pki)
+    result, _ = await probe_scripted(shipped("redis"), then_silence(*server(said, "y" * 9999)), pki)
     assert why(result) is None
     values = measured(result)
     assert len(values["probe_redis_replica_lag_bytes"]) == 256
@@ -230,24 +238,24 @@ async def test_info_values_are_bounded(pki: Pki) -> None:
     ],
 )
 async def test_ping_response_has_its_reason(pki: Pki, answer: bytes, reason: Reason) -> None:
-    result, _ = await probe_talker(shipped("redis"), then_silence(Hear(bytes=len(PING)), answer), pki)
+    result, _ = await probe_scripted(shipped("redis"), then_silence(Hear(bytes=len(PING)), answer), pki)
     assert why(result) == (reason, "ping")
 
 
 @pytest.mark.parametrize("number", ["far", "", "9" * 400, "9" * 5000])
 async def test_invalid_lag_matters_only_for_max_lag(pki: Pki, number: str) -> None:
     odd = MASTER.replace("lag=1", f"lag={number}")
-    result, _ = await probe_talker(shipped("redis", role="master"), then_silence(*server(odd)), pki)
+    result, _ = await probe_scripted(shipped("redis", role="master"), then_silence(*server(odd)), pki)
     assert why(result) is None
     assert measured(result)["probe_redis_replica_lag_seconds"] == {("192.0.2.2:6380",): 30}
-    failed, _ = await probe_talker(shipped("redis", max_lag="1h"), then_silence(*server(odd)), pki)
+    failed, _ = await probe_scripted(shipped("redis", max_lag="1h"), then_silence(*server(odd)), pki)
     assert why(failed) == (Reason.PROTOCOL_ERROR, "info")
 
 
 async def test_replicas_of_an_old_server_are_counted(pki: Pki) -> None:
     """Redis 2.6 names its replicas without keys, and has no offsets."""
     old = "role:master\r\nconnected_slaves:1\r\nslave0:192.0.2.1,6379,online\r\n"
-    result, _ = await probe_talker(shipped("redis"), then_silence(*server(old)), pki)
+    result, _ = await probe_scripted(shipped("redis"), then_silence(*server(old)), pki)
     assert why(result) is None
     assert measured(result)["probe_redis_connected_replicas"] == {(): 1}
 
@@ -267,14 +275,14 @@ UNKNOWN = b"-ERR unknown command 'info', with args beginning with:\r\n"
     ],
     ids=["unknown command", "closed", "reset", "invalid"],
 )  # fmt: skip
-async def test_server_without_info_passes_unless_settings_need_it(pki: Pki, answers: Talk) -> None:
+async def test_server_without_info_passes_unless_settings_need_it(pki: Pki, answers: Script) -> None:
     """Proxies such as Envoy's know PING and no INFO."""
-    result, _ = await probe_talker(shipped("redis"), answers, pki)
+    result, _ = await probe_scripted(shipped("redis"), answers, pki)
     assert why(result) is None
     assert measured(result) == {}
     assert any(event.fields.get("question") == "INFO server" for event in result.probe.events)
     for settings in ({"role": "master"}, {"role": "sentinel"}, {"max_lag": "1s"}):
-        failed, _ = await probe_talker(shipped("redis", **settings), answers, pki)
+        failed, _ = await probe_scripted(shipped("redis", **settings), answers, pki)
         assert why(failed) is not None
 
 
@@ -288,12 +296,12 @@ async def test_unanswered_info_passes_within_the_time() -> None:
 async def test_server_section_alone_tells_a_sentinel(pki: Pki) -> None:
     sentinel = server("", "sentinel")
     script = talk(*sentinel[:4], Hear(bytes=len(INFO_REPLICATION)), UNKNOWN)
-    result, _ = await probe_talker(shipped("redis", role="sentinel"), script, pki)
+    result, _ = await probe_scripted(shipped("redis", role="sentinel"), script, pki)
     assert why(result) is None
 
 
 @pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
-async def test_other_protocol_fails_the_probe(pki: Pki, script: Talk) -> None:
+async def test_other_protocol_fails_the_probe(pki: Pki, script: Script) -> None:
     await expect_failure(shipped("redis"), script, pki)
 
 

@@ -21,14 +21,15 @@ from tests.modules.library import (
     measured,
     phases,
     probe,
-    probe_talker,
+    probe_every_address,
+    probe_scripted,
     shipped,
-    why,
 )
+from tests.outcomes import why
 from tests.servers.openssh import KINDS, OpenSsh
 from tests.targets import End, Pki
 from tests.targets.answers import Repeat
-from tests.targets.talker import Hear, Talk, Turn, talk, then_silence
+from tests.targets.scripted_server import Hear, Script, Turn, talk, then_silence
 
 DISCONNECT, IGNORE, UNIMPLEMENTED, KEXINIT, ECDH_INIT, ECDH_REPLY = 1, 2, 3, 20, 30, 31
 
@@ -63,6 +64,11 @@ async def test_sshd_proves_its_host_key(openssh: OpenSsh) -> None:
         "probe_ssh_host_key_bits": {(): 256},
     }
     assert phases(result) == {"resolve", "connect", "banner", "key_exchange"}
+
+
+async def test_every_address_of_a_name_is_probed(openssh: OpenSsh) -> None:
+    result = await probe_every_address(shipped("ssh"), openssh.port)
+    assert "probe_ssh_server_info" in measured(result)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -246,7 +252,7 @@ WHOLE: tuple[Turn, ...] = (BANNER, offer(), reply())
 )
 async def test_missing_common_algorithm_has_its_own_reason(pki: Pki, offered: dict[str, str], named: str) -> None:
     """The message names what the server offers."""
-    result, _ = await probe_talker(shipped("ssh"), talk(BANNER, offer(**offered)), pki)
+    result, _ = await probe_scripted(shipped("ssh"), talk(BANNER, offer(**offered)), pki)
     assert why(result) == ("ssh_no_common_algorithm", "key_exchange")
     assert result.failure is not None
     assert result.failure.message.startswith(named)
@@ -260,7 +266,7 @@ async def test_missing_common_algorithm_has_its_own_reason(pki: Pki, offered: di
 )
 async def test_old_cipher_or_mac_does_not_end_the_exchange(pki: Pki, offered: dict[str, str]) -> None:
     """The probe never encrypts, and no setting asks for a cipher."""
-    result, _ = await probe_talker(shipped("ssh"), talk(BANNER, offer(**offered)), pki)
+    result, _ = await probe_scripted(shipped("ssh"), talk(BANNER, offer(**offered)), pki)
     assert why(result) == (Reason.CONNECT_CLOSED, "key_exchange")
     assert "probe_ssh_algorithms_info" in measured(result)
 
@@ -268,7 +274,7 @@ async def test_old_cipher_or_mac_does_not_end_the_exchange(pki: Pki, offered: di
 async def test_first_algorithm_of_the_module_is_chosen(pki: Pki) -> None:
     module = shipped("ssh", host_key_algorithms=["rsa-sha2-256", "ssh-ed25519"])
     script = talk(BANNER, offer(kex="ecdh-sha2-nistp521,ecdh-sha2-nistp384", key="ssh-ed25519,rsa-sha2-256"))
-    result, _ = await probe_talker(module, script, pki)
+    result, _ = await probe_scripted(module, script, pki)
     assert measured(result)["probe_ssh_algorithms_info"] == {("ecdh-sha2-nistp384", "rsa-sha2-256"): 1}
 
 
@@ -300,7 +306,7 @@ TRICK = string(b"ssh-ed25519 " + base64.b64encode(KEY)) + KEY
     ],
 )
 async def test_invalid_proof_has_its_reason(pki: Pki, changed: dict[str, bytes], reason: str) -> None:
-    result, _ = await probe_talker(shipped("ssh"), talk(BANNER, offer(), reply(**changed)), pki)
+    result, _ = await probe_scripted(shipped("ssh"), talk(BANNER, offer(), reply(**changed)), pki)
     assert why(result) == (reason, "key_exchange")
 
 
@@ -317,7 +323,7 @@ async def test_invalid_proof_has_its_reason(pki: Pki, changed: dict[str, bytes],
     ],
 )
 async def test_invalid_exchange_value_is_a_protocol_error(pki: Pki, exchange: str, point: bytes) -> None:
-    result, _ = await probe_talker(shipped("ssh"), talk(BANNER, offer(kex=exchange), reply(point=point)), pki)
+    result, _ = await probe_scripted(shipped("ssh"), talk(BANNER, offer(kex=exchange), reply(point=point)), pki)
     assert why(result) == (Reason.PROTOCOL_ERROR, "key_exchange")
 
 
@@ -338,7 +344,7 @@ async def test_invalid_exchange_value_is_a_protocol_error(pki: Pki, exchange: st
     ],
 )
 async def test_packet_instead_of_kexinit_has_its_reason(pki: Pki, said: list[Turn], reason: str) -> None:
-    result, _ = await probe_talker(shipped("ssh"), then_silence(BANNER, *said), pki)
+    result, _ = await probe_scripted(shipped("ssh"), then_silence(BANNER, *said), pki)
     assert why(result) == (reason, "key_exchange")
 
 
@@ -355,7 +361,7 @@ async def test_packet_instead_of_kexinit_has_its_reason(pki: Pki, said: list[Tur
     ],
 )
 async def test_invalid_banner_has_its_reason(pki: Pki, said: bytes, reason: Reason) -> None:
-    result, _ = await probe_talker(shipped("ssh"), then_silence(said), pki)
+    result, _ = await probe_scripted(shipped("ssh"), then_silence(said), pki)
     assert why(result) == (reason, "banner")
 
 
@@ -368,14 +374,14 @@ async def test_invalid_banner_has_its_reason(pki: Pki, said: bytes, reason: Reas
     ],
 )
 async def test_banner_is_reported_in_parts(pki: Pki, said: bytes, labels: tuple[str, str, str]) -> None:
-    result, heard = await probe_talker(shipped("ssh"), talk(said), pki)
+    result, heard = await probe_scripted(shipped("ssh"), talk(said), pki)
     assert why(result) == (Reason.CONNECT_CLOSED, "key_exchange")
     assert measured(result) == {"probe_ssh_server_info": {labels: 1}}
     assert heard.startswith(b"SSH-2.0-probe_exporter\r\n")
 
 
 @pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
-async def test_other_protocol_fails_the_probe(pki: Pki, script: Talk) -> None:
+async def test_other_protocol_fails_the_probe(pki: Pki, script: Script) -> None:
     await expect_failure(shipped("ssh"), script, pki)
 
 

@@ -8,11 +8,12 @@ import pytest
 
 from probe_exporter.config.module import Module
 from probe_exporter.prober.failure import Reason
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from probe_exporter.tls.settings import TLSSettings
-from tests.modules.library import expect_failure, library, measured, probe_talker, trust, why
+from tests.modules.library import expect_failure, library, measured, probe_scripted, trust
+from tests.outcomes import why
 from tests.targets import Pki
-from tests.targets.talker import Hear, Secure, Talk, Turn, talk, then_silence
+from tests.targets.scripted_server import Hear, Script, Secure, Turn, talk, then_silence
 
 FILES = ("ftp", "nntp", "sieve", "xmpp")
 MODULES = {name: file for file in FILES for name in library(file).modules}
@@ -81,16 +82,16 @@ def test_module_has_a_description_of_one_line(name: str) -> None:
 @pytest.mark.parametrize("name", MODULES)
 async def test_module_passes_and_says_what_it_should(pki: Pki, name: str) -> None:
     turns, expected = SCRIPTS[name]
-    result, heard = await probe_talker(shipped(name, pki), talk(*turns), pki)
+    result, heard = await probe_scripted(shipped(name, pki), talk(*turns), pki)
     assert why(result) is None
     assert heard == expected
     secure = any(isinstance(turn, Secure) for turn in turns)
-    assert (handshake.CERTIFICATE_INFO in result.probe.samples.labelled) is secure
+    assert (metrics.CERTIFICATE_INFO in result.probe.samples.labelled) is secure
 
 
 @pytest.mark.parametrize(("name", "value"), [("ftp", "Welcome"), ("ftps", "files.test"), ("sieve", "Example 1")])
 async def test_greeting_is_a_label(pki: Pki, name: str, value: str) -> None:
-    result, _ = await probe_talker(shipped(name, pki), talk(*SCRIPTS[name][0]), pki)
+    result, _ = await probe_scripted(shipped(name, pki), talk(*SCRIPTS[name][0]), pki)
     assert measured(result)["probe_expect_info"] == {(value,): 1}
 
 
@@ -114,14 +115,14 @@ async def test_greeting_is_a_label(pki: Pki, name: str, value: str) -> None:
 )
 async def test_server_refusal_ends_the_probe_at_once(pki: Pki, name: str, script: tuple[Turn, ...]) -> None:
     """The server keeps the connection open."""
-    result, _ = await probe_talker(shipped(name, pki), then_silence(*script), pki)
+    result, _ = await probe_scripted(shipped(name, pki), then_silence(*script), pki)
     assert why(result) == (Reason.DIALOGUE_REJECTED, "dialogue")
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if "starttls" in name])
 async def test_certificate_that_does_not_verify_fails_the_probe(pki: Pki, name: str) -> None:
     bad = [Secure("expired") if isinstance(turn, Secure) else turn for turn in SCRIPTS[name][0]]
-    result, _ = await probe_talker(shipped(name, pki), then_silence(*bad), pki)
+    result, _ = await probe_scripted(shipped(name, pki), then_silence(*bad), pki)
     assert why(result) == (Reason.CERTIFICATE_EXPIRED, "tls")
 
 
@@ -129,7 +130,7 @@ async def test_certificate_that_does_not_verify_fails_the_probe(pki: Pki, name: 
     ("name", "script"),
     [("ftp", talk(b"220-Welcome\r\n")), ("nntp", talk(b"200 news\r\n", Hear(), b"101 list\r\nVERSION 2\r\n"))],
 )
-async def test_server_that_closes_too_early_fails_the_probe(pki: Pki, name: str, script: Talk) -> None:
+async def test_server_that_closes_too_early_fails_the_probe(pki: Pki, name: str, script: Script) -> None:
     result = await expect_failure(shipped(name, pki), script, pki)
     assert result.failure is not None
     assert result.failure.reason in (Reason.DIALOGUE_NO_MATCH, Reason.DIALOGUE_CLOSED)

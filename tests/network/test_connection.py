@@ -22,14 +22,14 @@ from probe_exporter.network import connection as connections
 from probe_exporter.network.connection import MAX_UNREAD_BYTES, Connection, Secure
 from probe_exporter.network.opening import connect, dial
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from probe_exporter.tls.context import client_context
 from tests.conftest import NewLoop
 from tests.cost import expect_cheaper
 from tests.targets import Pki
 from tests.targets.peer import (
     RESET,
-    Shaker,
+    TlsPeer,
     a_probe,
     everything,
     failing,
@@ -435,7 +435,7 @@ async def test_close_releases_socket_if_peer_never_reads(
 
 
 async def test_tls_connects_and_reports_version(pki: Pki) -> None:
-    with Shaker(pki, say=b"welcome") as server:
+    with TlsPeer(pki, say=b"welcome") as server:
         probe = a_probe()
         connection = await connect(probe, "127.0.0.1", server.port, over_tls(pki))
         assert connection.handshake is not None
@@ -446,7 +446,7 @@ async def test_tls_connects_and_reports_version(pki: Pki) -> None:
         connection.close()
         await server.end()
     assert server.heard == b"thanks"
-    assert probe.samples.get(handshake.VERSION_INFO, "TLS 1.3") == 1
+    assert probe.samples.get(metrics.VERSION_INFO, "TLS 1.3") == 1
     assert probe.current_phase == ""
 
 
@@ -466,14 +466,14 @@ async def test_tls_reports_refused_certificate_and_sends_alert(
 ) -> None:
     """The server gets an alert and never sees the client's certificate."""
     identity = {"cert_file": str(pki.directory / "client.pem"), "key_file": str(pki.directory / "client.key")}
-    with Shaker(pki, certificate, version=version, client_ca="root") as server:
+    with TlsPeer(pki, certificate, version=version, client_ca="root") as server:
         probe = a_probe()
         failed = await failing(connect(probe, "127.0.0.1", server.port, over_tls(pki, **identity)))
         await server.end()
     assert failed.reason is reason
     assert probe.current_phase == "tls"
-    assert {labels[0] for labels in probe.samples.families[handshake.VERIFY_ERROR_INFO]} == errors
-    assert handshake.CERTIFICATE_INFO in probe.samples.families
+    assert {labels[0] for labels in probe.samples.families[metrics.VERIFY_ERROR_INFO]} == errors
+    assert metrics.CERTIFICATE_INFO in probe.samples.families
     assert isinstance(server.failure, ssl.SSLError)
     assert "alert" in str(server.failure)
     assert server.client_certificate is None
@@ -482,7 +482,7 @@ async def test_tls_reports_refused_certificate_and_sends_alert(
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 async def test_tls_sends_client_certificate_on_request(pki: Pki, version: str) -> None:
     identity = {"cert_file": str(pki.directory / "client.pem"), "key_file": str(pki.directory / "client.key")}
-    with Shaker(pki, version=version, client_ca="root", say=b"hello") as server:
+    with TlsPeer(pki, version=version, client_ca="root", say=b"hello") as server:
         connection = await connect(a_probe(), "127.0.0.1", server.port, over_tls(pki, **identity))
         assert await connection.read() == b"hello"
         connection.close()
@@ -502,12 +502,12 @@ async def test_tls_fails_without_required_client_certificate(pki: Pki, version: 
         finally:
             connection.close()
 
-    with Shaker(pki, version=version, client_ca="root") as server:
+    with TlsPeer(pki, version=version, client_ca="root") as server:
         assert (await failing(talk(server.port))).reason is Reason.TLS_HANDSHAKE
 
 
 async def test_tls_fails_if_server_refuses_handshake(pki: Pki) -> None:
-    with Shaker(pki, version="TLSv1_2") as server:
+    with TlsPeer(pki, version="TLSv1_2") as server:
         failed = await failing(connect(a_probe(), "127.0.0.1", server.port, over_tls(pki, min_version="TLS13")))
     assert failed.reason is Reason.TLS_HANDSHAKE
 

@@ -71,6 +71,44 @@ async def test_datagram_time_is_its_arrival() -> None:
         datagrams.close()
 
 
+async def test_datagrams_wait_ends_with_a_datagram_an_error_or_the_time() -> None:
+    with a_udp_socket() as peer:
+        port = peer.getsockname()[1]
+        datagrams = await dial_udp(a_probe(), "127.0.0.1", port)
+        assert not await datagrams.wait(0.0)
+        assert not await datagrams.wait(-1.0)
+        assert not await datagrams.wait(0.01)
+        datagrams.send(b"question")
+        _, ours = peer.recvfrom(100)
+        waiting = asyncio.create_task(datagrams.wait(PATIENCE))
+        await asyncio.sleep(0)
+        peer.sendto(b"answer", ours)
+        assert await waiting
+        assert await datagrams.wait(0.0)
+        assert await datagrams.read() == b"answer"
+    datagrams.send(b"question")
+    assert await datagrams.wait(PATIENCE)
+    with pytest.raises(ProbeFailed):
+        await datagrams.read()
+    datagrams.close()
+
+
+async def test_datagrams_wait_can_be_cancelled_and_repeated() -> None:
+    with a_udp_socket() as peer:
+        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
+        waiting = asyncio.create_task(datagrams.wait(PATIENCE))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        datagrams.send(b"question")
+        _, ours = peer.recvfrom(100)
+        peer.sendto(b"answer", ours)
+        assert await datagrams.wait(PATIENCE)
+        assert await datagrams.read() == b"answer"
+        datagrams.close()
+
+
 async def test_datagrams_report_refused_port() -> None:
     """The error comes with the ICMP message and is raised on each read."""
     with a_udp_socket() as peer:

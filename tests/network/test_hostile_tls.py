@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import math
 import socket
 import ssl
 import threading
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from probe_exporter.network import connection as connections
@@ -187,6 +188,50 @@ def long_chain(directory: Path, length: int, names: int) -> Path:
         issuer_key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return directory / "chain.pem"
+
+
+def chain_with_slow_keys(directory: Path, length: int) -> Path:
+    """Write a chain whose keys have the largest public exponents that OpenSSL takes, and the key of its leaf."""
+    ordinary = rsa.generate_private_key(65537, 3072).private_numbers()
+    p, q = ordinary.p, ordinary.q
+    order = math.lcm(p - 1, q - 1)
+    private = next(one for one in range(65537, 1 << 20, 2) if math.gcd(one, order) == 1)
+    public = rsa.RSAPublicNumbers(pow(private, -1, order), p * q)
+    parts = (p, q, private, private % (p - 1), private % (q - 1), pow(q, -1, p), public)
+    slow = rsa.RSAPrivateNumbers(*parts).private_key()
+    leaf = ec.generate_private_key(ec.SECP256R1())
+    begin = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(number))]) for number in range(length + 1)]
+    issued = [
+        x509.CertificateBuilder(
+            names[number + 1], names[number], (slow if number else leaf).public_key(), number + 1,
+            begin, begin + datetime.timedelta(days=9),
+            [x509.Extension(x509.BasicConstraints.oid, True, x509.BasicConstraints(number > 0, None))],
+        ).sign(slow, hashes.SHA256())
+        for number in range(length)
+    ]  # fmt: skip
+    pem = serialization.Encoding.PEM
+    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (directory / "chain.pem").write_bytes(b"".join(one.public_bytes(pem) for one in issued))
+    (directory / "chain.key").write_bytes(leaf.private_bytes(pem, *plain))
+    return directory / "chain.pem"
+
+
+@pytest.mark.parametrize("length", [12, 60])
+async def test_handshake_with_slow_keys_shares_the_loop(pki: Pki, tmp_path: Path, length: int) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain_with_slow_keys(tmp_path, length), tmp_path / "chain.key")
+
+    def play(client: socket.socket) -> None:
+        with suppress(ssl.SSLError, OSError), context.wrap_socket(client, server_side=True):
+            client.recv(1)
+
+    settings = TLSSettings(ca_file=str(pki.directory / "root.pem"))
+    secure = Secure(client_context(settings), "localhost")
+    async with server(play) as port:
+        with turns() as taken, pytest.raises(ProbeFailed):
+            await dial(a_probe(), ["127.0.0.1"], port, secure=secure)
+    expect_cheaper(max(taken), limit(), "a turn of the event loop")
 
 
 @pytest.mark.parametrize(("length", "names"), [(90, 0), (1, 3000), (20, 2000)])

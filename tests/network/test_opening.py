@@ -1,4 +1,4 @@
-"""Tests of resolving and connecting over loopback: chosen address, reported phases and reasons of failures.
+"""Tests of connecting over loopback: reported phases and reasons of failures.
 
 Each test runs on asyncio's loop and on uvloop, because their transports buffer differently.
 """
@@ -17,18 +17,17 @@ from typing import Any
 import pytest
 import uvloop
 
-from probe_exporter.addresses import literals
-from probe_exporter.network import lookup, opening
+from probe_exporter.network import address_choice
 from probe_exporter.network.connection import Connection
-from probe_exporter.network.opening import choose_address, connect, connect_udp, dial, dial_udp, dial_unix, resolve
-from probe_exporter.network.settings import AddressSettings, SourceSettings
+from probe_exporter.network.opening import connect, connect_udp, dial, dial_udp, dial_unix
+from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.failure import OutOfFiles, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.tls import layer
 from tests.conftest import NewLoop
 from tests.descriptors import no_descriptors
 from tests.targets import Pki
-from tests.targets.peer import Shaker, a_probe, everything, failing, greet, hold, over_tls, peer, say, take
+from tests.targets.peer import TlsPeer, a_probe, everything, failing, greet, hold, over_tls, peer, say, take
 from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("new_loop")
@@ -38,84 +37,6 @@ pytestmark = pytest.mark.usefixtures("new_loop")
 def new_loop(request: pytest.FixtureRequest) -> NewLoop:
     made: NewLoop = request.param
     return made
-
-
-# --- resolving ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "hosts"
-    path.write_text("127.0.0.1 both.test four.test\n127.0.0.2 both.test\n::1 both.test six.test\n::2 both.test\n")
-    monkeypatch.setattr(lookup, "HOSTS", path)
-
-
-@pytest.mark.usefixtures("hosts")
-@pytest.mark.parametrize(
-    ("host", "preferred", "fallback", "address"),
-    [
-        ("both.test", "ip6", True, "::1"),
-        ("both.test", "", True, "::1"),
-        ("both.test", "ip4", True, "127.0.0.1"),
-        ("both.test", "anything", True, "127.0.0.1"),
-        ("both.test", "ip6", False, "::1"),
-        ("both.test", "ip4", False, "127.0.0.1"),
-        ("four.test", "ip6", True, "127.0.0.1"),
-        ("six.test", "ip4", True, "::1"),
-        ("127.0.0.1", "ip6", True, "127.0.0.1"),
-        ("::1", "ip4", True, "::1"),
-        ("::ffff:127.0.0.1", "ip4", False, "127.0.0.1"),
-    ],
-)
-async def test_resolve_chooses_preferred_family_then_fallback(
-    host: str, preferred: str, fallback: bool, address: str
-) -> None:
-    probe = a_probe()
-    assert await resolve(probe, host, preferred=preferred, fallback=fallback) == address
-    assert probe.samples.get(opening.IP_PROTOCOL) == (6 if ":" in address else 4)
-    assert probe.samples.get(opening.IP_HASH) == literals.fingerprint(address)
-    assert probe.samples.get(opening.LOOKUP_TIME) >= 0
-
-
-@pytest.mark.usefixtures("hosts")
-@pytest.mark.parametrize(
-    ("host", "preferred", "reason"),
-    [
-        ("four.test", "ip6", Reason.DNS_NO_ADDRESS),
-        ("six.test", "ip4", Reason.DNS_NO_ADDRESS),
-        ("127.0.0.1", "ip6", Reason.DNS_NO_ADDRESS),
-        ("::1", "ip4", Reason.DNS_NO_ADDRESS),
-        ("a..b", "ip4", Reason.DNS_RESOLUTION),
-        ("", "ip4", Reason.TARGET_INVALID),
-    ],
-)
-async def test_resolve_reports_zero_without_usable_address(host: str, preferred: str, reason: Reason) -> None:
-    probe = a_probe()
-    assert (await failing(resolve(probe, host, preferred=preferred, fallback=False))).reason is reason
-    assert probe.samples.get(opening.IP_PROTOCOL) == 0
-    assert probe.samples.get(opening.IP_HASH) == 0
-    assert probe.samples.get(opening.LOOKUP_TIME) >= 0
-
-
-SECONDS = Metric("probe_any_duration_seconds", "How long each phase took.", ("phase",))
-
-
-@pytest.mark.usefixtures("hosts")
-async def test_choose_address_obeys_settings_and_reports_seconds() -> None:
-    probe = a_probe()
-    settings = AddressSettings(preferred_ip_protocol="ip4", ip_protocol_fallback=False)
-    assert await choose_address(probe, "both.test", settings, SECONDS) == "127.0.0.1"
-    assert probe.samples.get(SECONDS, "resolve") == probe.samples.get(opening.LOOKUP_TIME) > 0
-    assert (await failing(choose_address(a_probe(), "six.test", settings))).reason is Reason.DNS_NO_ADDRESS
-
-
-@pytest.mark.usefixtures("hosts")
-async def test_choose_address_reports_no_seconds_of_a_failure() -> None:
-    probe = a_probe()
-    settings = AddressSettings(preferred_ip_protocol="ip4", ip_protocol_fallback=False)
-    await failing(choose_address(probe, "six.test", settings, SECONDS))
-    assert SECONDS not in probe.samples.families
-    assert probe.samples.get(opening.LOOKUP_TIME) > 0
 
 
 # --- connecting --------------------------------------------------------------------------------------------
@@ -130,7 +51,7 @@ async def test_connect_resolves_and_connects(host: str, family: int) -> None:
         assert await everything(connection) == b"hello"
         after = time.perf_counter()
         connection.close()
-    assert probe.samples.get(opening.IP_PROTOCOL) == (6 if family == socket.AF_INET6 else 4)
+    assert probe.samples.get(address_choice.IP_PROTOCOL) == (6 if family == socket.AF_INET6 else 4)
     assert 0 < connection.connect_seconds < after - before
     assert before < connection.opened_at < connection.first_byte_at <= connection.last_byte_at < after
     assert connection.tls_seconds == 0
@@ -255,7 +176,7 @@ SECONDS = Metric("probe_own_duration_seconds", "How long.", ("phase",))
 
 
 async def test_connect_reports_phases_to_own_metric(pki: Pki) -> None:
-    with Shaker(pki, say=b"welcome") as server:
+    with TlsPeer(pki, say=b"welcome") as server:
         probe = a_probe()
         with await connect(probe, "127.0.0.1", server.port, over_tls(pki), seconds=SECONDS) as connection:
             assert await connection.read() == b"welcome"
@@ -312,7 +233,7 @@ async def test_connect_udp_resolves_and_exchanges_datagrams(host: str, family: i
             data, sender = other.recvfrom(100)  # it is there at once
             other.sendto(data.upper(), sender)
             assert await datagrams.read() == b"PING"
-    assert probe.samples.get(opening.IP_PROTOCOL) == (6 if family == socket.AF_INET6 else 4)
+    assert probe.samples.get(address_choice.IP_PROTOCOL) == (6 if family == socket.AF_INET6 else 4)
     assert [*probe.samples.labelled[SECONDS]] == [("resolve",)]
 
 

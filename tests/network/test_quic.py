@@ -5,24 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicErrorCode
-from aioquic.tls import Epoch
+from aioquic.tls import AlertBadCertificate, Epoch
+from aioquic.tls import Certificate as SentCertificate
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from probe_exporter.network import quic
 from probe_exporter.network.quic import MAX_GAPS, MAX_OUT_OF_ORDER_BYTES, QuicClient
+from probe_exporter.network.quic_connection import USUAL_GROUPS, ClientConnection
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.tls import certificates
+from probe_exporter.tls import quic as tls_quic
+from probe_exporter.tls.certificates import Certificate
 from probe_exporter.tls.context import client_context, forget_contexts
 from probe_exporter.tls.handshake import Handshake, VerificationFailed
-from probe_exporter.tls.quic import quic_context
+from probe_exporter.tls.quic import QuicContext, quic_context
 from probe_exporter.tls.settings import TLSSettings
 from tests.cost import short_turns
 from tests.targets import Pki, Site
@@ -136,6 +144,27 @@ async def test_quic_dial_answers_retry(pki: Pki) -> None:
     """The server sends a Retry packet, which costs a round trip."""
     async with connected(pki, Quic(retry=True)) as client:
         assert client.handshake is not None
+
+
+@pytest.mark.parametrize(
+    ("group", "connections"), [("X25519", 1), ("SECP256R1", 1), ("SECP384R1", 2), ("SECP521R1", 2)]
+)
+async def test_quic_dial_offers_further_groups_to_a_server_that_wants_them(
+    pki: Pki, group: str, connections: int
+) -> None:
+    behaviour = Quic(groups=(group,))
+    async with connected(pki, behaviour) as client:
+        assert client.handshake is not None
+        assert len(behaviour.connections) == connections
+
+
+async def test_quic_dial_without_a_common_group_fails_after_two_connections(pki: Pki) -> None:
+    behaviour = Quic(groups=("X448",))
+    async with site(pki, behaviour) as target:
+        with pytest.raises(ProbeFailed, match="handshake_failure") as failed:
+            await dial(pki, target["quic_port"])
+    assert failed.value.reason is Reason.TLS_HANDSHAKE
+    assert len(behaviour.connections) == 2
 
 
 async def test_quic_dial_refuses_unusable_settings(pki: Pki) -> None:
@@ -261,6 +290,37 @@ async def test_quic_bounds_handshake_size(pki: Pki, tmp_path: Path, monkeypatch:
     assert failed.value.reason is Reason.TLS_HANDSHAKE
 
 
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_quic_verifies_large_chains_in_a_thread(
+    pki: Pki, monkeypatch: pytest.MonkeyPatch, *, in_thread: bool
+) -> None:
+    threads, verify = list[int](), QuicContext.verify
+
+    def watched(context: QuicContext, shown: Handshake, server_name: str) -> Handshake:
+        threads.append(threading.get_ident())
+        return verify(context, shown, server_name)
+
+    monkeypatch.setattr(QuicContext, "verify", watched)
+    if in_thread:
+        monkeypatch.setattr(quic, "MAX_QUICK_HANDSHAKE_BYTES", 0)
+    async with connected(pki, Quic()) as client:
+        assert client.handshake is not None
+    assert [one == threading.get_ident() for one in threads] == [not in_thread]
+
+
+def test_quic_refuses_a_certificate_of_unknown_version(pki: Pki) -> None:
+    """cryptography raises another exception for it than for what it can't parse at all."""
+    leaf = x509.load_pem_x509_certificate((pki.directory / "leaf.pem").read_bytes())
+    der = leaf.public_bytes(serialization.Encoding.DER)
+    state = ClientConnection(QuicConfiguration(), USUAL_GROUPS, requests_ocsp=True)
+    state.connect("peer", now=0.0)
+    state.tls._set_peer_certificate(SentCertificate(certificates=[(der, b"")]))
+    unknown = der.replace(bytes.fromhex("a003 020102"), bytes.fromhex("a003 020105"), 1)
+    with pytest.raises(AlertBadCertificate):
+        state.tls._set_peer_certificate(SentCertificate(certificates=[(unknown, b"")]))
+    assert state.stapled == b""
+
+
 async def test_quic_ignores_garbage_datagrams(pki: Pki) -> None:
     """Datagrams that do not decrypt are dropped."""
     async with connected(pki, Quic()) as client:
@@ -331,6 +391,44 @@ def test_quic_verifies_certificates_like_tcp(pki: Pki, certificate: str, authori
             assert isinstance(udp, Handshake)
             assert udp.verified == tcp.verified
             assert udp.verify_errors == ()
+
+
+def test_quic_remembers_a_verification_per_name_and_while_the_chain_is_valid(
+    pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = x509.load_pem_x509_certificates((pki.directory / "leaf.pem").read_bytes())
+    shown = Handshake("TLS 1.3", "TLS_AES_256_GCM_SHA384", [certificates.read(one) for one in sent], None)
+    context = QuicContext(trusting(pki))
+    performed: list[bytes] = []
+    encode = tls_quic._hello_and_certificates
+
+    def perform(sent: Sequence[Certificate]) -> bytes:
+        performed.append(encode(sent))
+        return performed[-1]
+
+    monkeypatch.setattr(tls_quic, "_hello_and_certificates", perform)
+    now = time.time()
+    ends = min(one.not_valid_after_utc.timestamp() for one in sent)
+
+    def verifications(name: str, at: float) -> int:
+        before = len(performed)
+        monkeypatch.setattr(time, "time", lambda: at)
+        context.verify(shown, name)
+        return len(performed) - before
+
+    assert [verifications("localhost", now) for _ in range(3)] == [1, 0, 0]
+    assert [verifications("www.example.test", now) for _ in range(2)] == [1, 0]
+    assert [verifications("localhost", now + 3600) for _ in range(2)] == [1, 0]
+    assert all(verifications("localhost", ends + 1) for _ in range(3)), "OpenSSL has another clock, and refuses it then"
+
+
+def test_quic_remembers_no_refusal(pki: Pki) -> None:
+    messages = []
+    for name in ("localhost", "no.example.test", "no.example.test", "localhost"):
+        judged = over_quic(pki, "leaf", trusting(pki), name)
+        messages.append(judged.message if isinstance(judged, VerificationFailed) else "")
+    assert messages[0] == messages[3] == ""
+    assert messages[1] == messages[2] != ""
 
 
 def test_system_store_trusts_no_test_certificate(pki: Pki) -> None:

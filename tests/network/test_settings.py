@@ -18,12 +18,13 @@ from probe_exporter.addresses.guard import Guard
 from probe_exporter.config import dump, loading
 from probe_exporter.config.module import Config, ConfigError, Module
 from probe_exporter.config.schema import json_schema
-from probe_exporter.network import opening
+from probe_exporter.network import address_choice, opening
 from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.runner import Result, run
+from probe_exporter.runner import run
 from tests import namespaces
 from tests.namespaces import Namespace, NamespaceNetwork
+from tests.outcomes import why
 from tests.targets.dns import DnsServer, Zone
 from tests.waiting import PATIENCE, until, wait_until
 
@@ -44,11 +45,6 @@ def refusal(tmp_path: Path, *texts: str) -> list[str]:
     with pytest.raises(ConfigError) as refused:
         load(tmp_path, *texts)
     return str(refused.value).replace(f"{tmp_path}/", "").splitlines()
-
-
-def why(result: Result) -> tuple[str, str] | None:
-    """Return the reason and the phase of a failure; None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 # --- settings ----------------------------------------------------------------------------------------------
@@ -203,7 +199,7 @@ async def test_every_prober_uses_module_resolver(tmp_path: Path) -> None:
             text = json.dumps({"modules": {"m": {"prober": name, "resolver": resolver, name: BLOCKS.get(name, {})}}})
             target = {"icmp": host, "http": f"http://{host}:1/", "websocket": f"ws://{host}:1/"}.get(name, f"{host}:1")
             result = await run(load(tmp_path, text).modules["m"], target, 60.0)
-            assert result.probe.samples.get(opening.IP_PROTOCOL) == 4, (name, result.failure)
+            assert result.probe.samples.get(address_choice.IP_PROTOCOL) == 4, (name, result.failure)
             assert host in zone.asked
 
 
@@ -267,7 +263,7 @@ FAR, FAR_6 = "10.91.2.2", "fd91:2::2"
 PORT = 4433
 
 
-class Far:
+class FarListeners:
     """Listeners in the far host: a TCP port, and a UDP port that echoes and records its clients."""
 
     def __init__(self, host: Namespace) -> None:
@@ -321,7 +317,7 @@ class Far:
 
 
 @pytest.fixture(scope="module")
-def laid() -> Iterator[tuple[NamespaceNetwork, Far]]:
+def laid() -> Iterator[tuple[NamespaceNetwork, FarListeners]]:
     """A network whose near host has a second way to the router, eth1 (10.91.3.1, fd91:3::1), worse than the first."""
     namespaces.require()
     with namespaces.network() as network:
@@ -335,7 +331,7 @@ def laid() -> Iterator[tuple[NamespaceNetwork, Far]]:
         near.ip("-6", "route", "add", "default", "via", "fd91:3::fe", "dev", "eth1", "metric", "9999")
         near.sysctl(ipv4__ping_group_range="0 2147483647")
         near.run("ping", "-c1", "-w5", "-I", "eth1", FAR_6)
-        listening = Far(far)
+        listening = FarListeners(far)
         try:
             yield network, listening
         finally:
@@ -353,7 +349,7 @@ PROBES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-async def until_heard(far: Far, module: Module, target: str) -> None:
+async def until_heard(far: FarListeners, module: Module, target: str) -> None:
     """Probe until the far host has received a packet."""
     probing = asyncio.create_task(run(module, target, 120.0))
     await until(lambda: far.heard)
@@ -368,7 +364,13 @@ async def until_heard(far: Far, module: Module, target: str) -> None:
 )
 @pytest.mark.parametrize("name", PROBES)
 def test_source_interface_selects_outgoing_interface(
-    tmp_path: Path, laid: tuple[NamespaceNetwork, Far], name: str, target: str, first: str, second: str, net_raw: bool
+    tmp_path: Path,
+    laid: tuple[NamespaceNetwork, FarListeners],
+    name: str,
+    target: str,
+    first: str,
+    second: str,
+    net_raw: bool,
 ) -> None:
     """The interface overrides the routes; the far host sees its address."""
     network, far = laid

@@ -23,7 +23,7 @@ from tests.targets import Answer, Pause, Request, Site, Tls, http2, reply
 from tests.targets.dns import DnsServer
 from tests.targets.http3 import Quic
 from tests.targets.proxy import HttpProxy, ProxyServer, SocksProxy
-from tests.targets.talker import Talk, Talker
+from tests.targets.scripted_server import Script, ScriptedServer
 
 Settings = Mapping[str, object]
 
@@ -87,7 +87,7 @@ class Case:
     timeout: str = AMPLE
     parameters: Mapping[str, str | None] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    talk: Talk | None = None
+    talk: Script | None = None
     over: str = "tcp"
     dns: DnsServer | None = None
     prober: str = "http"
@@ -164,9 +164,11 @@ async def run_all(cases: Sequence[Case], exporter: Server, pki: Path, ports: Por
 async def run(case: Case, exporter: Server, pki: Path, ports: Mapping[str, int]) -> Outcome:
     """Run one case."""
     async with AsyncExitStack() as stack:
-        site: Site | Talker | DnsServer = Site(case.pages, case.tls, pki, case.greeting, case.quic, ports, case.opening)
+        site: Site | ScriptedServer | DnsServer = Site(
+            case.pages, case.tls, pki, case.greeting, case.quic, ports, case.opening
+        )
         if case.talk is not None:
-            site = Talker(case.talk, pki, case.over)
+            site = ScriptedServer(case.talk, pki, case.over)
         if case.dns is not None:
             site = case.dns.again(pki)
         await stack.enter_async_context(site)
@@ -184,7 +186,7 @@ async def run(case: Case, exporter: Server, pki: Path, ports: Mapping[str, int])
         if response.status == 200:
             types, samples = _samples(response)
             lines += samples
-        if isinstance(site, Talker):
+        if isinstance(site, ScriptedServer):
             await site.finished()
             lines += [f"heard {number}: {text}" for number, text in enumerate(site.heard, 1)]
         else:

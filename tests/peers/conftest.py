@@ -10,7 +10,7 @@ import pytest
 from tests import exporters
 from tests.peers import stage as stages
 from tests.peers.cases import Case
-from tests.peers.stage import ALL, CHUNK_OF, GROUP_OF, GROUPS, PLAIN, SILENCE, Runs, Stage
+from tests.peers.stage import ALL, CHUNK_OF, GROUP_OF, GROUPS, PLAIN, SILENCE, CachedOutcomes, ExporterPair
 
 
 @pytest.hookimpl(trylast=True)
@@ -43,7 +43,7 @@ def _group(item: pytest.Item) -> str | None:
 
 
 @pytest.fixture(scope="session")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExporterPair]:
     """Return the shared setup of both exporters; all workers of pytest-xdist use one directory."""
     base = tmp_path_factory.getbasetemp()
     stage = stages.prepare((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "stage")
@@ -68,17 +68,17 @@ def selected(request: pytest.FixtureRequest) -> frozenset[str]:
 
 
 @pytest.fixture(scope="session")
-def ours(stage: Stage, selected: frozenset[str]) -> Iterator[Runs]:
+def ours(stage: ExporterPair, selected: frozenset[str]) -> Iterator[CachedOutcomes]:
     """Return the outcomes of our exporter."""
-    runs = Runs("ours", exporters.ours, stage, selected)
+    runs = CachedOutcomes("ours", exporters.ours_from_scratch, stage, selected)
     yield runs
     runs.close()
 
 
 @pytest.fixture(scope="session")
-def original(stage: Stage, selected: frozenset[str]) -> Iterator[Runs]:
+def original(stage: ExporterPair, selected: frozenset[str]) -> Iterator[CachedOutcomes]:
     """Return the outcomes of the original; skip the test if it is not installed."""
     exporters.peer("blackbox_exporter")
-    runs = Runs("original", exporters.original, stage, selected)
+    runs = CachedOutcomes("original", exporters.original, stage, selected)
     yield runs
     runs.close()

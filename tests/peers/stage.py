@@ -1,7 +1,7 @@
 """Run the cases against our exporter and the original, each case once per session, in one of the test processes.
 
-* `Stage` is the setup of both exporters: certificates, files and one configuration with the module of every case.
-* `Runs` is one exporter with that setup. It starts with the first case and serves the whole session.
+* `ExporterPair` is the setup of both exporters: certificates, files, and one configuration with all modules of cases.
+* `CachedOutcomes` is one exporter with that setup. It starts with the first case and serves the whole session.
 * pytest-xdist runs the tests of one session in several processes. A process writes its results (certificates, the
   outcomes of a chunk of cases) to a file under a lock, and the others read it.
 """
@@ -76,7 +76,7 @@ def made_once(path: Path, make: Callable[[], T]) -> T:
 
 
 @dataclass(frozen=True)
-class Stage:
+class ExporterPair:
     """The setup of both exporters.
 
     Attributes:
@@ -103,7 +103,7 @@ class Stage:
             yield exporter
 
 
-def prepare(directory: Path) -> Stage:
+def prepare(directory: Path) -> ExporterPair:
     """Write the certificates and the files that modules name, unless another process has done so."""
 
     def write() -> Mapping[str, str]:
@@ -116,11 +116,11 @@ def prepare(directory: Path) -> Stage:
 
     directory.mkdir(exist_ok=True)
     names = made_once(directory / "names.pickle", write)
-    return Stage(directory, names, Ports({case.module: case.settings for case in ALL.values()}))
+    return ExporterPair(directory, names, Ports({case.module: case.settings for case in ALL.values()}))
 
 
 @dataclass
-class Runs:
+class CachedOutcomes:
     """The outcomes of one exporter. ``runs[name]`` runs the chunk of the case if it has not run yet.
 
     Attributes:
@@ -131,7 +131,7 @@ class Runs:
 
     name: str
     start: Start
-    stage: Stage
+    stage: ExporterPair
     selected: frozenset[str]
     _server: Server | None = None
     _known: dict[str, Outcome] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from tests.peers.cases import AMPLE, SHORT, Case
 from tests.targets import Pause, Repeat
 from tests.targets.answers import End
-from tests.targets.talker import Finish, Hear, Secure, Talk, talk, then_silence
+from tests.targets.scripted_server import Finish, Hear, Script, Secure, talk, then_silence
 
 TRUST = {"ca_file": "pki/root.pem"}
 ANY = {"insecure_skip_verify": True}
@@ -23,13 +23,13 @@ GREETS = then_silence(b"220 host ESMTP x\r\n")
 
 
 def tcp(
-    name: str, script: Talk = SILENT, target: str = "127.0.0.1:{port}", timeout: str = AMPLE, **settings: object
+    name: str, script: Script = SILENT, target: str = "127.0.0.1:{port}", timeout: str = AMPLE, **settings: object
 ) -> Case:
     """Return a case of a probe of a port."""
     return Case(f"tcp {name}", settings, target, talk=script, timeout=timeout, prober="tcp")
 
 
-def says(name: str, script: Talk, *steps: Step, timeout: str = AMPLE, **settings: object) -> Case:
+def says(name: str, script: Script, *steps: Step, timeout: str = AMPLE, **settings: object) -> Case:
     """Return a case of a dialogue with a port."""
     return Case(
         f"tcp {name}",
@@ -43,7 +43,7 @@ def says(name: str, script: Talk, *steps: Step, timeout: str = AMPLE, **settings
 
 def unix(
     name: str,
-    script: Talk,
+    script: Script,
     *steps: Step,
     target: str = "{socket}",
     over: str = "unix",

@@ -10,8 +10,8 @@ import pytest
 from probe_exporter.config import loading, module
 from probe_exporter.plugins import loader
 from tests import exporters, shared
-from tests.asking import ask
 from tests.exporters import Server
+from tests.http_client import ask
 from tests.peers import config_cases
 
 pytestmark = pytest.mark.slow

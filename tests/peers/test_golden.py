@@ -8,13 +8,13 @@ from __future__ import annotations
 import pytest
 
 from tests.peers import golden, own_cases
-from tests.peers.stage import GROUPS, PLAIN, Runs, Stage
+from tests.peers.stage import GROUPS, PLAIN, CachedOutcomes, ExporterPair
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_output_is_that_of_the_golden_file(group: str, stage: Stage, ours: Runs) -> None:
+def test_output_is_that_of_the_golden_file(group: str, stage: ExporterPair, ours: CachedOutcomes) -> None:
     """Each group of cases gives exactly the samples and sends exactly the requests of its file."""
     plain = PLAIN[group]
     path = golden.DIRECTORY / plain.prober / f"{group}.txt"

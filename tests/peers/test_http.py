@@ -8,13 +8,13 @@ import pytest
 
 from tests.peers.cases import Case
 from tests.peers.differences import DIFFERENCES, Named, compare
-from tests.peers.stage import ALL, GROUPS, PATIENCE, Runs
+from tests.peers.stage import ALL, GROUPS, PATIENCE, CachedOutcomes
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("case", ALL.values(), ids=ALL)
-def test_case_has_the_outcome_of_the_original(case: Case, original: Runs, ours: Runs) -> None:
+def test_case_has_the_outcome_of_the_original(case: Case, original: CachedOutcomes, ours: CachedOutcomes) -> None:
     """Status, names, labels, values and the requests sent are equal, or differ as the table says."""
     comparison = compare(case, original[case.name], ours[case.name])
     if str(comparison):  # a slow machine may have disturbed it: run the case again, alone, with more time
@@ -25,14 +25,14 @@ def test_case_has_the_outcome_of_the_original(case: Case, original: Runs, ours: 
 
 
 @pytest.mark.parametrize("case", ALL.values(), ids=ALL)
-def test_case_has_the_metric_types_of_the_original(case: Case, original: Runs, ours: Runs) -> None:
+def test_case_has_the_metric_types_of_the_original(case: Case, original: CachedOutcomes, ours: CachedOutcomes) -> None:
     """A family that both expose has the same type in both."""
     theirs, mine = original[case.name].types, ours[case.name].types
     both = theirs.keys() & mine.keys()
     assert {name: mine[name] for name in both} == {name: theirs[name] for name in both}
 
 
-def test_each_difference_applies_to_a_case(ours: Runs) -> None:
+def test_each_difference_applies_to_a_case(ours: CachedOutcomes) -> None:
     """Each entry of the table applies to at least one case."""
     unused = [entry.why for entry in DIFFERENCES if not any(entry.where(ALL[name], ours[name]) for name in ALL)]
     assert not unused

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests import exporters
-from tests.asking import ask
 from tests.exporters import Server, peer
+from tests.http_client import ask
 from tests.metrics_proto import decode
 
 pytestmark = pytest.mark.slow
@@ -216,8 +215,10 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def both(directory: Path) -> Iterator[tuple[Server, Server]]:
-    """Start ours and the original with one configuration."""
+    """Start ours and the original with one configuration; each has the result of one probe."""
     with exporters.original(directory) as original, exporters.ours(directory) as ours:
+        for server in (ours, original):
+            assert ask(server.port, f"/probe?{TARGET}&module=http_2xx").status == 200
         yield ours, original
 
 
@@ -393,16 +394,9 @@ def test_command_line_exits_like_the_original(directory: Path, invocation: Invoc
     (directory / "more.yml").write_text("modules: {more: {prober: http}}\n")
     (directory / "flags").write_text("--config.check\n--history.limit\n5\n")
 
-    def run(*command: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [*command, *invocation.flags],
-            cwd=directory,
-            env=exporters._environment(),
-            capture_output=True,
-            timeout=300,
-        )
-
-    original, ours = run(peer("blackbox_exporter")), run(sys.executable, "-m", "probe_exporter")
+    command, environment = [peer("blackbox_exporter"), *invocation.flags], exporters._environment()
+    original = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=300)
+    ours = exporters.run_ours(directory, *invocation.flags)
     assert ours.returncode == (original.returncode if invocation.ours is None else invocation.ours)
     different = ours.returncode != original.returncode
     assert different == bool(invocation.why), "a difference has a reason, and a reason a difference"

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests import exporters
-from tests.asking import ask
 from tests.exporters import Server
+from tests.http_client import ask
 from tests.peers.test_prometheus import value_of, wait_for_value
 from tests.peers.web_config_cases import HASH
 from tests.targets import Pki

@@ -15,7 +15,7 @@ from probe_exporter.plugins.inventory import declared, measured
 from probe_exporter.plugins.loader import load_probers
 from probe_exporter.protocols.pki import renewal, revocation, status
 from probe_exporter.runs import several
-from probe_exporter.tls import details
+from probe_exporter.tls import certificate_details
 
 PROBERS = load_probers([Path(__file__).parents[1] / "own_probers"])
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -85,7 +85,9 @@ def test_inventory_covers_golden_files() -> None:
     """Each series of the golden files is in the inventory of its prober, or the runner sets it."""
     announced = {metric.name for prober in PROBERS for metric in measured(PROBERS[prober])}
     announced |= {
-        metric.name for module in (runner, details, renewal, revocation, status, several) for metric in declared(module)
+        metric.name
+        for module in (runner, certificate_details, renewal, revocation, status, several)
+        for metric in declared(module)
     }
     seen = {name for path in GOLDEN.rglob("*") if path.is_file() for name in _series(path.read_text())}
     assert len(seen) > 20

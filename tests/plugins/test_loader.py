@@ -112,8 +112,8 @@ def test_loader_reports_all_broken_files_and_keeps_the_rest(directory: Path) -> 
     probers, broken = loader.find_probers([directory])
     assert "quake" in probers
     assert broken == [
-        loader.Broken(f"{directory}/one.py", first, frozenset({"one", "tides"})),
-        loader.Broken(f"{directory}/two.py", second, frozenset({"two"})),
+        loader.BrokenProber(f"{directory}/one.py", first, frozenset({"one", "tides"})),
+        loader.BrokenProber(f"{directory}/two.py", second, frozenset({"two"})),
     ]
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from probe_exporter.prober.deadline import MAX_STRUCK_IN_A_TURN, TICK, Deadline, Late, within
+from probe_exporter.prober.deadline import MAX_EXPIRED_IN_A_TURN, TICK, Deadline, Late, within
 from tests.clocks import SimulatedLoop, simulated
 from tests.conftest import NewLoop
 
@@ -37,7 +37,7 @@ async def test_deadline_ignores_work_that_ends_in_time() -> None:
     assert not deadline.expired
 
 
-async def test_deadline_strikes_within_a_tick_and_never_early() -> None:
+async def test_deadline_expires_within_a_tick_and_never_early() -> None:
     for seconds in (0.0, 0.004, 0.02, 0.073):
         started = now()
         with pytest.raises(TimeoutError), Deadline(started + seconds):
@@ -46,12 +46,12 @@ async def test_deadline_strikes_within_a_tick_and_never_early() -> None:
 
 
 @pytest.mark.parametrize("seconds", [-5.0, -0.001, 0.0])
-async def test_deadline_in_the_past_strikes_at_first_wait(seconds: float) -> None:
+async def test_deadline_in_the_past_expires_at_first_wait(seconds: float) -> None:
     with pytest.raises(TimeoutError), Deadline(now() + seconds):
         await asyncio.sleep(10)
 
 
-async def test_deadlines_strike_each_at_their_own_time() -> None:
+async def test_deadlines_expire_each_at_their_own_time() -> None:
     async def one(seconds: float) -> float:
         started = now()
         try:
@@ -59,15 +59,15 @@ async def test_deadlines_strike_each_at_their_own_time() -> None:
                 await asyncio.sleep(10)
         except TimeoutError:
             return now() - started
-        raise AssertionError("it did not strike")
+        raise AssertionError("it did not expire")
 
     wanted = [0.01 * (i % 20) for i in range(400)]
     got = await asyncio.gather(*map(one, wanted))
     assert all(w - ROUNDING <= g <= w + TICK + ROUNDING for w, g in zip(wanted, got, strict=True))
 
 
-async def test_deadlines_that_are_due_together_strike_in_several_turns() -> None:
-    """Also those of several buckets, as after a time in which the process did not run; the earliest strike first."""
+async def test_deadlines_that_are_due_together_expires_in_several_turns() -> None:
+    """Also those of several buckets, as after a time in which the process did not run; the earliest expire first."""
     turn, ended = 0, list[tuple[int, int]]()
 
     async def count() -> None:
@@ -90,11 +90,11 @@ async def test_deadlines_that_are_due_together_strike_in_several_turns() -> None
     counting = asyncio.create_task(count())
     await asyncio.gather(*working)
     counting.cancel()
-    assert max(Counter(turn for turn, _ in ended).values()) <= MAX_STRUCK_IN_A_TURN
+    assert max(Counter(turn for turn, _ in ended).values()) <= MAX_EXPIRED_IN_A_TURN
     assert [bucket for _, bucket in ended] == [0] * 500 + [1] * 500
 
 
-async def test_deadline_set_later_can_strike_first() -> None:
+async def test_deadline_set_later_can_expire_first() -> None:
     order: list[str] = []
 
     async def one(name: str, seconds: float) -> None:
@@ -133,7 +133,7 @@ async def test_deadline_keeps_simultaneous_cancellation() -> None:
         await task
 
 
-async def test_deadline_nested_inner_strikes_alone() -> None:
+async def test_deadline_nested_inner_expires_alone() -> None:
     with Deadline(now() + 10) as outer:
         with pytest.raises(TimeoutError), Deadline(now() + 0.02):
             await asyncio.sleep(10)

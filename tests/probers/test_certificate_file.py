@@ -13,11 +13,15 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
+from probe_exporter.exposition.encoding import encode
+from probe_exporter.network.settings import NetworkSettings
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.probers import certificate_file
 from probe_exporter.probers.certificate_file import INVALID, TOO_LARGE, UNREADABLE, CertificateFileSettings, prober
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import details, handshake
+from probe_exporter.tls import certificate_details, metrics
+from tests.cost import short_turns
+from tests.deadlines import in_phase, run_until
 from tests.targets.authority import DER, PEM, Authority
 
 GENEROUS_SECONDS = 60.0
@@ -78,9 +82,9 @@ async def test_every_format_is_read(authority: Authority, files: Path, tmp_path:
     result = await probe(str(files / "one"), files, **keys)
     assert reason(result) is None
     assert expiries(result) == {str(files / "one"): seconds(leaf)}
-    assert result.probe.samples.plain[handshake.EARLIEST_EXPIRY] == seconds(leaf)
+    assert result.probe.samples.plain[metrics.EARLIEST_EXPIRY] == seconds(leaf)
     assert result.probe.samples.plain[certificate_file.COUNT] == count
-    [labels] = result.probe.samples.labelled[handshake.CERTIFICATE_INFO]
+    [labels] = result.probe.samples.labelled[metrics.CERTIFICATE_INFO]
     assert labels[1:3] == ("CN=leaf", "CN=root")
 
 
@@ -101,7 +105,7 @@ async def test_directory_reads_the_files_with_names_of_certificates(authority: A
     result = await probe(str(files), files)
     assert reason(result) is None
     assert expiries(result) == {"first.pem": seconds(first), "second.CRT": seconds(second)}
-    assert result.probe.samples.plain[handshake.EARLIEST_EXPIRY] == seconds(first)
+    assert result.probe.samples.plain[metrics.EARLIEST_EXPIRY] == seconds(first)
 
 
 async def test_broken_file_of_a_directory_fails_the_probe_and_the_others_are_reported(
@@ -211,6 +215,7 @@ def test_link_that_appears_after_the_check_is_not_followed(files: Path) -> None:
 async def test_target_with_a_nul_is_invalid(files: Path) -> None:
     assert reason(await probe("a\0b", files)) == Reason.TARGET_INVALID
     assert reason(await probe("", files)) == Reason.TARGET_INVALID
+    assert reason(await probe("a\ud800", files)) == Reason.TARGET_INVALID
 
 
 async def test_directory_with_too_many_files_is_refused(
@@ -222,10 +227,141 @@ async def test_directory_with_too_many_files_is_refused(
     assert reason(await probe(str(files), files)) == TOO_LARGE
 
 
+async def test_directory_with_too_many_entries_is_refused(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificate_file, "MAX_ENTRIES", 10)
+    for number in range(11):
+        (files / f"{number}.txt").touch()
+    result = await probe(str(files), files)
+    assert reason(result) == TOO_LARGE
+    assert "more than 10 entries" in str(result.failure)
+
+
+async def test_too_many_certificates_are_refused(
+    authority: Authority, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificate_file, "MAX_CERTIFICATES", 5)
+    pem = authority.root.public_bytes(PEM)
+    (files / "a.pem").write_bytes(pem * 3)
+    (files / "b.pem").write_bytes(pem * 2)
+    assert reason(await probe(str(files), files)) is None
+    (files / "c.pem").write_bytes(pem)
+    assert reason(await probe(str(files), files)) == TOO_LARGE
+
+
+async def test_unusable_files_of_a_directory_fail_the_probe_and_the_others_are_reported(
+    authority: Authority, files: Path
+) -> None:
+    (files / "loop.pem").symlink_to("loop.pem")
+    (files / "dangling.pem").symlink_to("missing.pem")
+    os.mkfifo(files / "fifo.pem")
+    (files / "large.pem").write_bytes(b"\0" * (certificate_file.MAX_FILE_BYTES + 1))
+    (files / "own.pem").write_bytes(authority.issue().public_bytes(PEM))
+    result = await probe(str(files), files)
+    assert reason(result) == UNREADABLE
+    assert set(expiries(result)) == {"own.pem"}
+    said = [str(event.fields["err"]).split()[0] for event in result.probe.events if event.message == "Can't use a file"]
+    assert sorted(said) == ["dangling.pem", "fifo.pem", "large.pem", "loop.pem"]
+
+
+@pytest.mark.parametrize("form", ["pem", "der"])
+async def test_large_certificate_is_refused_and_the_event_loop_goes_on(
+    authority: Authority, files: Path, form: str
+) -> None:
+    names = x509.SubjectAlternativeName([x509.DNSName("a")] * 250_000)
+    leaf = authority.issue(extensions=[names], begins=-1.0)
+    content = leaf.public_bytes(PEM if form == "pem" else DER)
+    (files / "large.pem").write_bytes(content[: certificate_file.MAX_FILE_BYTES])
+    (files / "own.pem").write_bytes(authority.root.public_bytes(PEM))
+    with short_turns():
+        result = await probe(str(files), files)
+    assert reason(result) == TOO_LARGE
+    assert set(expiries(result)) == {"own.pem"}
+
+
+async def test_directory_full_of_long_certificates_is_read_in_short_turns(authority: Authority, files: Path) -> None:
+    names = x509.SubjectAlternativeName([x509.DNSName("a")] * 15_000)
+    large = authority.issue(extensions=[names])
+    assert 40_000 < len(large.public_bytes(DER)) < certificate_file.MAX_CERTIFICATE_BYTES
+    for number in range(8):
+        (files / f"large{number}.der").write_bytes(large.public_bytes(DER))
+    small = authority.issue().public_bytes(PEM)
+    (files / "bundle.pem").write_bytes(small * (certificate_file.MAX_FILE_BYTES // len(small)))
+    with short_turns():
+        result = await probe(str(files), files)
+    assert reason(result) is None
+    assert result.probe.samples.plain[certificate_file.FILES] == 9
+
+
+async def test_file_with_unreadable_names_is_told_by_its_name(authority: Authority, files: Path) -> None:
+    bad = authority.issue().public_bytes(DER).replace(b"\x0c\x04leaf", b"\x03\x04\0eaf", 1)
+    (files / "bad.der").write_bytes(bad)
+    (files / "own.pem").write_bytes(authority.root.public_bytes(PEM))
+    result = await probe(str(files), files)
+    assert reason(result) == INVALID
+    assert str(result.failure).startswith("bad.der: ")
+    assert set(expiries(result)) == {"own.pem"}
+
+
+async def test_file_with_any_name_can_be_shown(authority: Authority, files: Path) -> None:
+    own = os.fsencode(files)
+    for name in (b"\xff.pem", b'a\nb"\\.pem', "ü.pem".encode()):
+        Path(os.fsdecode(own + b"/" + name)).write_bytes(authority.root.public_bytes(PEM))
+    result = await probe(str(files), files)
+    assert reason(result) is None
+    text = encode(result.probe.samples).decode()
+    assert text.count("probe_certificate_file_expiry_timestamp_seconds{") == 3
+
+
+async def test_path_outside_of_the_directories_is_not_looked_at(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look at a path may mount a file system, or hang."""
+    looked, real = list[object](), os.path.realpath
+
+    def look(path: str) -> str:
+        looked.append(path)
+        return real(path)
+
+    monkeypatch.setattr(os.path, "realpath", look)
+    assert reason(await probe("/net/some-host/export/a.pem", files)) == Reason.TARGET_DENIED
+    assert looked == [str(files)]
+
+
+async def test_pkcs12_that_takes_forever_ends_with_the_probe(authority: Authority, files: Path) -> None:
+    """The file has its password hashed two billion times."""
+    (files / "one.p12").write_bytes(with_rounds(bundle(authority, authority.issue(), "mysecret"), (1 << 31) - 1))
+    settings = CertificateFileSettings.model_validate({"directories": [str(files)], "password": "mysecret"})
+    module = Module("m", prober, settings, 0.0, Place("test.yml", 1))
+    result = await run_until(in_phase("validation"), module, "one.p12", grace=0.1)
+    assert reason(result) == Reason.TIMEOUT_PROBE
+
+
+def with_rounds(data: bytes, rounds: int) -> bytes:
+    """Replace the rounds of the MAC, the last number of a PKCS#12 file: SEQUENCE { …, SEQUENCE { …, …, INTEGER } }."""
+    at, number = len(data) - 4, rounds.to_bytes(4, "big")
+    assert data[at : at + 2] == b"\2\2"
+    mac = data.rindex(b"\x30", 0, data.rindex(b"\x30\x31", 0, at))
+    assert data[mac + 1] == len(data) - mac - 2
+    inner = data[mac + 2 : at] + b"\x02" + bytes([len(number)]) + number
+    outer = data[4:mac] + b"\x30" + bytes([len(inner)]) + inner
+    return data[:2] + len(outer).to_bytes(2, "big") + outer
+
+
 async def test_chain_of_one_file_can_be_examined(authority: Authority, files: Path) -> None:
     (files / "leaf.pem").write_bytes(authority.issue(begins=-10.0, lasts=40.0).public_bytes(PEM))
     result = await probe("leaf.pem", files, certificate_details=True)
-    assert result.probe.samples.plain[details.LIFETIME_USED] == pytest.approx(0.25, abs=0.001)
+    assert result.probe.samples.plain[certificate_details.LIFETIME_USED] == pytest.approx(0.25, abs=0.001)
+
+
+async def test_urls_that_a_file_names_are_requested_under_the_network_policy(authority: Authority, files: Path) -> None:
+    policy = NetworkSettings.model_validate({"targets": {"deny": ["127.0.0.1"]}}).policy()
+    settings = CertificateFileSettings.model_validate({"directories": [str(files)], "check_revoked": True})
+    async with authority:
+        pem = authority.issue(authority.url("/list")).public_bytes(PEM)
+        (files / "leaf.pem").write_bytes(pem)
+        module = Module("m", prober, settings, 0.0, Place("test.yml", 1), network=policy)
+        result = await run(module, "leaf.pem", GENEROUS_SECONDS)
+    assert reason(result) is None
+    assert authority.requests == []
+    assert [event.message for event in result.probe.events].count("No usable revocation list") == 1
 
 
 def test_module_needs_directories() -> None:

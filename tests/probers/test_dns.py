@@ -18,9 +18,10 @@ from probe_exporter.probers import dns
 from probe_exporter.probers.dns import DnsSettings, prober
 from probe_exporter.protocols.dns.wire import name_to_wire
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from tests.cost import short_turns
 from tests.deadlines import in_phase, run_until
+from tests.outcomes import seconds_of_phases, why
 from tests.targets import Pause, Pki, Tls
 from tests.targets.dns import (
     DnsServer,
@@ -34,7 +35,7 @@ from tests.targets.dns import (
     record,
     silence,
 )
-from tests.targets.talker import Secure, Talker, then_silence
+from tests.targets.scripted_server import ScriptedServer, Secure, then_silence
 
 A = record("www.example.test", "A", "192.0.2.1")
 OK = Says([A])
@@ -57,14 +58,9 @@ async def one(script: Script, timeout: float = 20.0, **settings: Any) -> Result:
         return await probe(server, timeout=timeout, **settings)
 
 
-def why(result: Result) -> tuple[str, str] | None:
-    """Return reason and phase of a failure, None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
-
-
 def seconds(result: Result) -> dict[str, float]:
-    """Return the duration of each phase, in seconds."""
-    return {phase: value for (phase,), value in result.probe.samples.labelled.get(dns.DURATION, {}).items()}
+    """Return the seconds of each phase."""
+    return seconds_of_phases(result, dns.DURATION)
 
 
 def counted(result: Result) -> tuple[float, ...]:
@@ -98,15 +94,15 @@ async def test_dns_over_tls_passes_and_reports_the_certificate(pki: Pki) -> None
         result = await probe(server, "localhost:{tls_port}", preferred_ip_protocol="ip4", **settings)
     assert why(result) is None
     assert server.requests[0].server_name == "localhost"
-    assert handshake.CERTIFICATE_INFO in result.probe.samples.labelled
-    assert handshake.VERSION_INFO in result.probe.samples.labelled
+    assert metrics.CERTIFICATE_INFO in result.probe.samples.labelled
+    assert metrics.VERSION_INFO in result.probe.samples.labelled
 
 
 async def test_unverified_certificate_is_reported(pki: Pki) -> None:
     async with DnsServer(OK, Tls(), pki.directory) as server:
         result = await probe(server, "localhost:{tls_port}", dns_over_tls=True, **TCP)
     assert why(result) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
-    assert handshake.CERTIFICATE_INFO in result.probe.samples.labelled
+    assert metrics.CERTIFICATE_INFO in result.probe.samples.labelled
     assert seconds(result)["connect"] > 0
     assert seconds(result)["request"] == 0
 
@@ -246,9 +242,9 @@ async def test_response_in_pieces_is_assembled() -> None:
 async def test_handshake_and_query_share_one_deadline(pki: Pki) -> None:
     """The original gives each of them the whole timeout; here the deadline of the probe ends the query."""
     trust = {"ca_file": str(pki.directory / "root.pem")}
-    async with Talker(then_silence(Pause(0.4), Secure()), pki.directory) as talker:
+    async with ScriptedServer(then_silence(Pause(0.4), Secure()), pki.directory) as scripted:
         asking = module(dns_over_tls=True, tls_config=trust, **TCP)
-        result = await run_until(in_phase("request"), asking, talker.fill("127.0.0.1:{port}"))
+        result = await run_until(in_phase("request"), asking, scripted.fill("127.0.0.1:{port}"))
     assert why(result) == (Reason.DNS_QUERY_TIMEOUT, "request")
     assert 0.35 < seconds(result)["connect"] < result.duration
 

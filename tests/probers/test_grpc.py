@@ -18,13 +18,14 @@ import pytest
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
 from probe_exporter.network import lookup
-from probe_exporter.network.opening import IP_PROTOCOL
+from probe_exporter.network.address_choice import IP_PROTOCOL
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.grpc import DURATION, PARTS, SERVING_STATUS, SSL, STATUS_CODE, GrpcSettings, _parse, prober
 from probe_exporter.runner import Result, run
-from probe_exporter.tls.handshake import CERTIFICATE_INFO, CHAIN_EXPIRY, CIPHER_INFO, EARLIEST_EXPIRY, VERSION_INFO
+from probe_exporter.tls.metrics import CERTIFICATE_INFO, CHAIN_EXPIRY, CIPHER_INFO, EARLIEST_EXPIRY, VERSION_INFO
 from tests.deadlines import in_phase, run_until
 from tests.exporters import ROOT
+from tests.outcomes import why
 from tests.servers import Room, nginx
 from tests.servers._grpc_server import DATA, TOKEN
 from tests.servers.grpc_health import GrpcHealth
@@ -52,16 +53,7 @@ async def scripted(pki: Pki, answer: Answer, *, tls: Tls | None = None, **asked:
     async with Site(grpc.at(answer), tls, pki.directory, opening=opening) as site:
         if tls is None:
             return await probe(site.fill("127.0.0.1:{port}"), **asked), site
-        return await probe(site.fill("127.0.0.1:{tls_port}"), tls=True, tls_config=trust(pki), **asked), site
-
-
-def trust(pki: Pki) -> dict[str, str]:
-    return {"ca_file": str(pki.directory / "root.pem")}
-
-
-def why(result: Result) -> tuple[str, str] | None:
-    """Return reason and phase of a failure, None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
+        return await probe(site.fill("127.0.0.1:{tls_port}"), tls=True, tls_config=pki.trust(), **asked), site
 
 
 def said_of(result: Result) -> tuple[str, float]:
@@ -122,7 +114,7 @@ async def test_server_without_health_service_is_unimplemented(grpc_health: GrpcH
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
 async def test_server_is_asked_over_tls(grpc_health: GrpcHealth, pki: Pki, host: str) -> None:
-    result = await probe(f"{host}:{grpc_health.secure}", tls=True, tls_config=trust(pki))
+    result = await probe(f"{host}:{grpc_health.secure}", tls=True, tls_config=pki.trust())
     assert why(result) is None
     assert said_of(result) == ("SERVING", 0)
     assert result.probe.samples.get(SSL) == 1
@@ -131,14 +123,14 @@ async def test_server_is_asked_over_tls(grpc_health: GrpcHealth, pki: Pki, host:
 
 
 async def test_parts_add_up_to_the_check(grpc_health: GrpcHealth, pki: Pki) -> None:
-    result = await probe(f"127.0.0.1:{grpc_health.secure}", tls=True, tls_config=trust(pki))
+    result = await probe(f"127.0.0.1:{grpc_health.secure}", tls=True, tls_config=pki.trust())
     assert all(value > 0 for value in parts(result).values())
     assert sum(parts(result).values()) <= result.probe.samples.get(DURATION, "check") <= result.duration
 
 
 async def test_server_name_of_the_settings_is_verified(grpc_health: GrpcHealth, pki: Pki) -> None:
     for name, expected in (("www.example.test", None), ("other.test", (Reason.CERTIFICATE_WRONG_NAME, "tls"))):
-        config = {**trust(pki), "server_name": name}
+        config = pki.trust() | {"server_name": name}
         assert why(await probe(f"127.0.0.1:{grpc_health.secure}", tls=True, tls_config=config)) == expected
 
 
@@ -154,8 +146,8 @@ async def test_untrusted_certificate_is_refused_and_reported(grpc_health: GrpcHe
 async def test_client_certificate_is_sent(grpc_health: GrpcHealth, pki: Pki) -> None:
     mine = {f"{kind}_file": str(pki.directory / f"client.{name}") for kind, name in (("cert", "pem"), ("key", "key"))}
     target = f"127.0.0.1:{grpc_health.mutual}"
-    assert why(await probe(target, tls=True, tls_config={**trust(pki), **mine})) is None
-    result = await probe(target, tls=True, tls_config=trust(pki))
+    assert why(await probe(target, tls=True, tls_config=pki.trust() | {**mine})) is None
+    result = await probe(target, tls=True, tls_config=pki.trust())
     assert result.failure is not None
     assert result.failure.reason in (Reason.TLS_HANDSHAKE, Reason.CONNECT_CLOSED, Reason.CONNECT_RESET)
     assert said_of(result) == ("", 14)
@@ -165,7 +157,7 @@ async def test_plain_and_tls_mismatch_fails(grpc_health: GrpcHealth, pki: Pki) -
     plainly = await probe(f"127.0.0.1:{grpc_health.secure}")
     assert plainly.failure is not None
     assert plainly.failure.reason in (Reason.GRPC_NOT_HTTP2, Reason.CONNECT_CLOSED, Reason.CONNECT_RESET)
-    securely = await probe(f"127.0.0.1:{grpc_health.plain}", tls=True, tls_config=trust(pki))
+    securely = await probe(f"127.0.0.1:{grpc_health.plain}", tls=True, tls_config=pki.trust())
     assert why(securely) == (Reason.TLS_HANDSHAKE, "tls")
 
 
@@ -220,7 +212,7 @@ def proxied(grpc_health: GrpcHealth, pki: Pki, tmp_path_factory: pytest.TempPath
 )
 async def test_nginx_forwards_calls(proxied: dict[str, int], pki: Pki, service: str, expected: tuple[str, int]) -> None:
     plainly = await probe(f"127.0.0.1:{proxied['plain']}", service=service)
-    securely = await probe(f"127.0.0.1:{proxied['secure']}", service=service, tls=True, tls_config=trust(pki))
+    securely = await probe(f"127.0.0.1:{proxied['secure']}", service=service, tls=True, tls_config=pki.trust())
     assert [said_of(plainly), said_of(securely)] == [expected, expected]
     assert has_tls_metrics(securely)
 
@@ -359,7 +351,7 @@ async def test_closed_port_is_unavailable(pki: Pki) -> None:
 @pytest.mark.usefixtures("clock")
 async def test_unfinished_tls_handshake_times_out_in_the_tls_phase(pki: Pki) -> None:
     async with Site({}, raw(Pause(60)), pki.directory) as site:
-        result = await probe(site.fill("127.0.0.1:{tls_port}"), tls=True, tls_config=trust(pki), timeout=8.0)
+        result = await probe(site.fill("127.0.0.1:{tls_port}"), tls=True, tls_config=pki.trust(), timeout=8.0)
     assert why(result) == (Reason.TLS_TIMEOUT, "tls")
     assert said_of(result) == ("", 4)
 
@@ -425,7 +417,7 @@ async def test_unusable_tls_settings_fail_a_plain_probe(pki: Pki) -> None:
 
 async def test_invalid_server_name_fails_before_anything_is_sent(pki: Pki) -> None:
     async with Site(grpc.at(grpc.healthy()), H2, pki.directory) as site:
-        config = {**trust(pki), "server_name": "-é-..x"}
+        config = pki.trust() | {"server_name": "-é-..x"}
         result = await probe(site.fill("127.0.0.1:{tls_port}"), tls=True, tls_config=config)
     assert why(result) == (Reason.SETTINGS_UNUSABLE, "check")
     assert not site.requests
@@ -435,7 +427,7 @@ async def test_address_is_sent_without_its_zone(pki: Pki) -> None:
     async with Site(grpc.at(grpc.healthy()), H2, pki.directory) as site:
         for target in ("[::1%25lo]:{port}", "[::1%251]:{port}"):
             assert why(await probe(site.fill(target))) is None
-        config = trust(pki)
+        config = pki.trust()
         assert why(await probe(site.fill("[::1%25lo]:{tls_port}"), tls=True, tls_config=config)) is None
     sent = [site.blank(request.all(":authority")[0]) for request in site.requests]
     assert sent == ["[::1]:{port}", "[::1]:{port}", "[::1]"]

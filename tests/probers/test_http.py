@@ -16,13 +16,14 @@ import pytest
 
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.network import lookup, opening
+from probe_exporter.network import address_choice, lookup
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import http
 from probe_exporter.probers.http import HttpSettings, prober, with_hostname
 from probe_exporter.protocols.dialogue.steps import FAILED_BY_REGEXP
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
+from tests.outcomes import seconds_of_phases, why
 from tests.targets import Answer, End, Pause, Pki, Repeat, Site, Tls, chunked, raw, redirect, reply, silence
 
 OK = reply(200, b"ok")
@@ -43,14 +44,9 @@ async def one(pages: Answer | Mapping[str, Answer], timeout: float = 20.0, **set
         return await probe(site, timeout=timeout, **settings)
 
 
-def why(result: Result) -> tuple[str, str] | None:
-    """Return reason and phase of a failure, None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
-
-
 def seconds(result: Result) -> dict[str, float]:
-    """Return the duration of each phase, in seconds."""
-    return {phase: value for (phase,), value in result.probe.samples.labelled.get(http.DURATION, {}).items()}
+    """Return the seconds of each phase."""
+    return seconds_of_phases(result, http.DURATION)
 
 
 def spent(result: Result) -> set[str]:
@@ -88,7 +84,7 @@ async def test_valid_page_over_tls_passes(pki: Pki) -> None:
         assert spent(result) == ALL
         assert site.requests[0].server_name == "localhost"
     assert result.probe.samples.get(http.SSL) == 1
-    assert handshake.CERTIFICATE_INFO in result.probe.samples.labelled
+    assert metrics.CERTIFICATE_INFO in result.probe.samples.labelled
 
 
 @pytest.mark.usefixtures("clock")
@@ -247,8 +243,8 @@ async def test_untrusted_certificate_is_reported_without_durations(pki: Pki, cer
         result = await probe(site, "https://127.0.0.1:{tls_port}/", tls_config=tls_config)
     assert why(result) == (reason, "tls")
     assert spent(result) == {"resolve"}
-    assert handshake.VERIFY_ERROR_INFO in result.probe.samples.labelled
-    assert handshake.EARLIEST_EXPIRY in result.probe.samples.plain
+    assert metrics.VERIFY_ERROR_INFO in result.probe.samples.labelled
+    assert metrics.EARLIEST_EXPIRY in result.probe.samples.plain
     assert result.probe.samples.get(http.SSL) == 0
 
 
@@ -568,7 +564,7 @@ async def test_ip_protocol_follows_the_target() -> None:
         for host, protocol in (("six.test", 6), ("localhost", 4), ("[::1]", 6), ("127.0.0.1", 4)):
             result = await probe(site, f"http://{host}:{{port}}/")
             assert why(result) is None
-            assert result.probe.samples.get(opening.IP_PROTOCOL) == protocol
+            assert result.probe.samples.get(address_choice.IP_PROTOCOL) == protocol
 
 
 async def test_unspecified_address_reaches_the_target() -> None:

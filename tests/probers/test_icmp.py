@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.network import lookup, opening
+from probe_exporter.network import address_choice, lookup
 from probe_exporter.prober.failure import Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.probers import icmp
@@ -31,6 +31,7 @@ from probe_exporter.runner import Result, run
 from tests import namespaces
 from tests.deadlines import in_phase, run_until, watch
 from tests.namespaces import NamespaceNetwork
+from tests.outcomes import seconds_of_phases, why
 from tests.waiting import until
 
 FAR, FAR_6 = "10.91.2.2", "fd91:2::2"
@@ -65,11 +66,6 @@ def module(**settings: Any) -> Module:
     return Module("m", prober, IcmpSettings.model_validate(settings), 0.0, Place("test.yml"))
 
 
-def why(result: Result) -> tuple[str, str] | None:
-    """Return reason and phase of a failure, None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
-
-
 def message(result: Result) -> str:
     """Return the message of the failure."""
     assert result.failure is not None
@@ -77,8 +73,8 @@ def message(result: Result) -> str:
 
 
 def seconds(result: Result) -> dict[str, float]:
-    """Return the duration of each phase, in seconds."""
-    return {phase: value for (phase,), value in result.probe.samples.labelled[icmp.DURATION].items()}
+    """Return the seconds of each phase."""
+    return seconds_of_phases(result, icmp.DURATION)
 
 
 def value(result: Result, metric: Metric) -> float | None:
@@ -126,7 +122,7 @@ def test_payload_is_the_text_cut_or_padded(size: int, payload: bytes) -> None:
 async def test_answering_host_passes(target: str, version: int) -> None:
     result = await ping(target)
     assert why(result) is None
-    assert value(result, opening.IP_PROTOCOL) == version
+    assert value(result, address_choice.IP_PROTOCOL) == version
     assert value(result, icmp.HOP_LIMIT) == 64
     found = seconds(result)
     assert set(found) == {"resolve", "setup", "rtt"}
@@ -140,9 +136,9 @@ async def test_name_is_resolved_by_preference(tmp_path: Any, monkeypatch: pytest
     hosts.write_text("127.0.0.77 four.test both.test\n::1 six.test both.test\n")
     monkeypatch.setattr(lookup, "HOSTS", hosts)
     found = [
-        value(await ping("both.test"), opening.IP_PROTOCOL),
-        value(await ping("both.test", preferred_ip_protocol="ip4"), opening.IP_PROTOCOL),
-        value(await ping("four.test"), opening.IP_PROTOCOL),
+        value(await ping("both.test"), address_choice.IP_PROTOCOL),
+        value(await ping("both.test", preferred_ip_protocol="ip4"), address_choice.IP_PROTOCOL),
+        value(await ping("four.test"), address_choice.IP_PROTOCOL),
     ]
     assert found == [6, 4, 4]
     refused = await ping("four.test", ip_protocol_fallback=False)
@@ -502,40 +498,40 @@ def lose(path: NamespaceNetwork, every: int) -> None:
 
 
 @dataclass(frozen=True)
-class Found:
+class PathMeasurement:
     """A measurement of a path: the share of requests without a reply, and the round trip in seconds."""
 
     loss: float
     rtt: tuple[float, float, float] | None  # lowest, mean and highest
 
 
-def by_ours(path: NamespaceNetwork, target: str, count: int, timeout: float = 20.0) -> Found:
+def by_ours(path: NamespaceNetwork, target: str, count: int, timeout: float = 20.0) -> PathMeasurement:
     """Measure with our series. Its interval is also how long it waits for the last reply, so it is not too short."""
     (result,) = through(path, target, timeout=timeout, count=count, interval="60ms")
     loss = value(result, icmp.LOSS)
     assert loss is not None
     low, mean, high = (value(result, metric) for metric in (icmp.RTT_MIN, icmp.RTT_AVG, icmp.RTT_MAX))
-    return Found(loss, None if low is None or mean is None or high is None else (low, mean, high))
+    return PathMeasurement(loss, None if low is None or mean is None or high is None else (low, mean, high))
 
 
-def by_ping(path: NamespaceNetwork, target: str, count: int) -> Found:
+def by_ping(path: NamespaceNetwork, target: str, count: int) -> PathMeasurement:
     """Measure with ping: ``12 packets transmitted, 9 received, 25% packet loss …  rtt min/avg/max/mdev = …``."""
     said = path.near.run("ping", "-q", "-c", str(count), "-i", "0.02", "-W", "1", target)
     return _found(r"(\d+) packets transmitted, (\d+) received", r"= ([\d.]+)/([\d.]+)/([\d.]+)/", said)
 
 
-def by_fping(path: NamespaceNetwork, target: str, count: int) -> Found:
+def by_fping(path: NamespaceNetwork, target: str, count: int) -> PathMeasurement:
     """Measure with fping: ``… xmt/rcv/%loss = 12/9/25%, min/avg/max = …``; it exits with 1 if something got lost."""
     said = path.near.run("sh", "-c", f"fping -q -c {count} -p 20 -t 1000 {target} 2>&1 || true")
     return _found(r"xmt/rcv/%loss = (\d+)/(\d+)/", r"min/avg/max = ([\d.]+)/([\d.]+)/([\d.]+)", said)
 
 
-def _found(counts: str, milliseconds: str, said: str) -> Found:
+def _found(counts: str, milliseconds: str, said: str) -> PathMeasurement:
     counted, rtt = re.search(counts, said), re.search(milliseconds, said)
     assert counted, said
     assert rtt, said
     low, mean, high = (float(one) / 1000 for one in rtt.groups())
-    return Found(1 - int(counted[2]) / int(counted[1]), (low, mean, high))
+    return PathMeasurement(1 - int(counted[2]) / int(counted[1]), (low, mean, high))
 
 
 @pytest.mark.slow
@@ -605,10 +601,10 @@ def answer(asked: bytes) -> bytes:
 def test_rtt_is_the_delay_of_the_path(path: NamespaceNetwork, delay: float) -> None:
     """ping and fping measure the same delay."""
 
-    def one(path: NamespaceNetwork, target: str, count: int) -> Found:
+    def one(path: NamespaceNetwork, target: str, count: int) -> PathMeasurement:
         (result,) = through(path, target)
         rtt = seconds(result)["rtt"]
-        return Found(0, (rtt, rtt, rtt))
+        return PathMeasurement(0, (rtt, rtt, rtt))
 
     with path.far.responding(late(delay)):
         for by in (one, by_ours, by_ping, by_fping):

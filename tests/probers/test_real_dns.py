@@ -13,7 +13,8 @@ from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import dns
 from probe_exporter.probers.dns import DnsSettings, prober
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
+from tests.outcomes import reason_of
 from tests.servers.bind import DATA, DELEGATION, LARGE, PLAIN, SERIAL, SIGNED, Bind, owner
 from tests.targets import Pki
 
@@ -37,10 +38,6 @@ async def ask(bind: Bind, pki: Pki, name: str, type_: str, transport: str = "udp
     return await run(Module("m", prober, DnsSettings.model_validate(block), 0.0, Place("t")), f"127.0.0.1:{port}", 20.0)
 
 
-def why(result: Result) -> str | None:
-    return None if result.failure is None else result.failure.reason
-
-
 def counted(result: Result) -> tuple[float, ...]:
     """Return the number of records in the answer, authority and additional section."""
     return tuple(result.probe.samples.get(one) for one in (dns.ANSWER_RRS, dns.AUTHORITY_RRS, dns.ADDITIONAL_RRS))
@@ -56,46 +53,46 @@ def only(*texts: str) -> dict[str, list[str]]:
 async def test_record_of_every_type_is_read_as_written(type_: str, bind: Bind, pki: Pki) -> None:
     texts = [f"{owner(type_)}\t300\tIN\t{type_}\t{data}" for data in DATA[type_]]
     result = await ask(bind, pki, owner(type_), type_, "tcp", validate_answer_rrs=only(*texts))
-    assert why(result) is None, result.failure
+    assert reason_of(result) is None, result.failure
     assert counted(result)[0] == len(texts)
 
 
 @ALL
 async def test_soa_serial_is_reported(transport: str, bind: Bind, pki: Pki) -> None:
     result = await ask(bind, pki, PLAIN, "SOA", transport)
-    assert why(result) is None
+    assert reason_of(result) is None
     assert result.probe.samples.get(dns.SERIAL) == SERIAL
-    assert (handshake.CERTIFICATE_INFO in result.probe.samples.labelled) == (transport == "tls")
+    assert (metrics.CERTIFICATE_INFO in result.probe.samples.labelled) == (transport == "tls")
 
 
 @ALL
 async def test_missing_name_is_nxdomain(transport: str, bind: Bind, pki: Pki) -> None:
     result = await ask(bind, pki, f"nobody.{PLAIN}", "A", transport)
-    assert (why(result), counted(result)) == (Reason.DNS_RCODE, (0, 1, 0))
+    assert (reason_of(result), counted(result)) == (Reason.DNS_RCODE, (0, 1, 0))
     assert result.probe.samples.get(dns.QUERY_SUCCEEDED) == 1
     soa = {"fail_if_not_matches_regexp": [rf"^{PLAIN}\.\t300\tIN\tSOA\tns\.{PLAIN}\. host\.{PLAIN}\. {SERIAL} "]}
     expected = {"valid_rcodes": ["NXDOMAIN"], "validate_authority_rrs": soa}
-    assert why(await ask(bind, pki, f"nobody.{PLAIN}", "A", transport, **expected)) is None
+    assert reason_of(await ask(bind, pki, f"nobody.{PLAIN}", "A", transport, **expected)) is None
 
 
 async def test_missing_type_is_an_empty_answer(bind: Bind, pki: Pki) -> None:
     result = await ask(bind, pki, f"a.{PLAIN}", "MX")
-    assert (why(result), counted(result)) == (None, (0, 1, 0))
+    assert (reason_of(result), counted(result)) == (None, (0, 1, 0))
     result = await ask(bind, pki, f"a.{PLAIN}", "MX", validate_answer_rrs={"fail_if_none_matches_regexp": ["."]})
-    assert why(result) is Reason.DNS_ANSWER_MISMATCH
+    assert reason_of(result) is Reason.DNS_ANSWER_MISMATCH
 
 
 async def test_any_query_returns_all_records(bind: Bind, pki: Pki) -> None:
     """ANY is the default of `query_type`."""
     result = await ask(bind, pki, f"mx.{PLAIN}", "ANY", "tcp", validate_answer_rrs=only(
         *(f"mx.{PLAIN}.\t300\tIN\tMX\t{data}" for data in DATA["MX"])))  # fmt: skip
-    assert (why(result), counted(result)[0]) == (None, 2)
+    assert (reason_of(result), counted(result)[0]) == (None, 2)
 
 
 @pytest.mark.parametrize("type_", ["AXFR", "IXFR"])
 async def test_zone_transfer_is_refused(type_: str, bind: Bind, pki: Pki) -> None:
-    assert why(await ask(bind, pki, PLAIN, type_, "tcp")) is Reason.DNS_RCODE
-    assert why(await ask(bind, pki, PLAIN, type_, "tcp", valid_rcodes=["REFUSED"])) is None
+    assert reason_of(await ask(bind, pki, PLAIN, type_, "tcp")) is Reason.DNS_RCODE
+    assert reason_of(await ask(bind, pki, PLAIN, type_, "tcp", valid_rcodes=["REFUSED"])) is None
 
 
 @ALL
@@ -112,14 +109,14 @@ async def test_delegation_is_in_authority_and_additional_sections(bind: Bind, pk
         bind, pki, f"www.cut.{PLAIN}", "A", recursion_desired=False,
         validate_authority_rrs=only(f"{servers}.{PLAIN}."), validate_additional_rrs=only(addresses),
     )  # fmt: skip
-    assert (why(result), counted(result)) == (None, (0, 1, 1))
+    assert (reason_of(result), counted(result)) == (None, (0, 1, 1))
 
 
 @ALL
 async def test_large_answer_is_truncated_over_udp_alone(transport: str, bind: Bind, pki: Pki) -> None:
     """The query has no EDNS size, and the prober does not retry over TCP, as the original doesn't."""
     result = await ask(bind, pki, f"large.{PLAIN}", "TXT", transport)
-    assert why(result) is None
+    assert reason_of(result) is None
     assert (counted(result)[0] == len(LARGE)) == (transport != "udp")
 
 
@@ -137,15 +134,15 @@ async def test_signed_zone_has_keys_and_signatures(
     for regexp in demanded:
         validator = {"fail_if_none_matches_regexp": [regexp]}
         result = await ask(bind, pki, name, type_, "tcp", validate_answer_rrs=validator)
-        assert why(result) is None, result.failure
+        assert reason_of(result) is None, result.failure
     result = await ask(bind, pki, name.replace(SIGNED, PLAIN), type_, "tcp")
-    assert (why(result), counted(result)[0]) == (None, 0)
+    assert (reason_of(result), counted(result)[0]) == (None, 0)
 
 
 async def test_server_version_is_read_in_class_chaos(bind: Bind, pki: Pki) -> None:
     validator = {"fail_if_not_matches_regexp": [r'^version\.bind\.\t0\tCH\tTXT\t"9\.']}
     result = await ask(bind, pki, "version.bind", "TXT", query_class="CH", validate_answer_rrs=validator)
-    assert why(result) is None
+    assert reason_of(result) is None
 
 
 @pytest.mark.parametrize(
@@ -159,4 +156,4 @@ async def test_server_version_is_read_in_class_chaos(bind: Bind, pki: Pki) -> No
 async def test_dns_over_tls_certificate_is_verified(
     settings: dict[str, Any], reason: Reason | None, bind: Bind, pki: Pki
 ) -> None:
-    assert why(await ask(bind, pki, PLAIN, "SOA", "tls", **settings)) is reason
+    assert reason_of(await ask(bind, pki, PLAIN, "SOA", "tls", **settings)) is reason

@@ -12,7 +12,8 @@ from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import tcp, udp, unix
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
+from tests.outcomes import reason_of
 from tests.servers.chrony import REQUEST, STRATUM
 from tests.servers.dovecot import Dovecot
 from tests.servers.mariadb import MariaDb
@@ -35,17 +36,9 @@ async def probe(prober: Prober[Any], where: int | str, *steps: Step, **settings:
     return await run(Module("m", prober, made, 0.0, Place("test.yml")), target, 20.0)
 
 
-def why(result: Result) -> str | None:
-    return None if result.failure is None else result.failure.reason
-
-
 def raw(data: str | bytes) -> str:
     """Return bytes, given as such or in hexadecimal, as `send_bytes` and `expect_bytes` take them."""
     return (bytes.fromhex(data) if isinstance(data, str) else data).decode(errors="surrogateescape")
-
-
-def trust(pki: Pki) -> dict[str, Any]:
-    return {"tls_config": {"ca_file": str(pki.directory / "root.pem")}}
 
 
 # --- redis -------------------------------------------------------------------------------------------------
@@ -54,13 +47,13 @@ PING = ({"send": "PING\r"}, {"expect": r"^\+PONG$"})
 
 
 async def test_redis_answers_over_tcp_and_unix_socket(redis: Redis) -> None:
-    assert why(await probe(tcp.prober, redis.port, *PING)) is None
-    assert why(await probe(unix.prober, redis.path, *PING)) is None
+    assert reason_of(await probe(tcp.prober, redis.port, *PING)) is None
+    assert reason_of(await probe(unix.prober, redis.path, *PING)) is None
 
 
 async def test_redis_answers_over_tls(redis: Redis, pki: Pki) -> None:
-    assert why(await probe(tcp.prober, redis.tls_port, *PING, tls=True, **trust(pki))) is None
-    assert why(await probe(tcp.prober, redis.tls_port, *PING, tls=True)) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
+    assert reason_of(await probe(tcp.prober, redis.tls_port, *PING, tls=True, tls_config=pki.trust())) is None
+    assert reason_of(await probe(tcp.prober, redis.tls_port, *PING, tls=True)) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
 
 
 async def test_redis_answers_binary_steps(redis: Redis) -> None:
@@ -70,13 +63,13 @@ async def test_redis_answers_binary_steps(redis: Redis) -> None:
         {"send": "QUIT\r"},
         {"expect": "OK"},
     ]
-    assert why(await probe(tcp.prober, redis.port, *steps)) is None
-    assert why(await probe(unix.prober, redis.path, *steps)) is None
+    assert reason_of(await probe(tcp.prober, redis.port, *steps)) is None
+    assert reason_of(await probe(unix.prober, redis.path, *steps)) is None
 
 
 async def test_redis_error_does_not_match(redis: Redis) -> None:
     result = await probe(tcp.prober, redis.port, {"send": "NONSENSE\r"}, {"expect_bytes": "+OK"})
-    assert why(result) is Reason.DIALOGUE_BYTES_MISMATCH
+    assert reason_of(result) is Reason.DIALOGUE_BYTES_MISMATCH
 
 
 # --- others that talk in lines -----------------------------------------------------------------------------
@@ -84,17 +77,17 @@ async def test_redis_error_does_not_match(redis: Redis) -> None:
 
 async def test_sshd_closes_on_another_protocol(openssh: OpenSsh) -> None:
     steps = {"expect": "^SSH-2.0-OpenSSH_", "send": "GET / HTTP/1.0\r"}, {"expect": "^HTTP"}
-    assert why(await probe(tcp.prober, openssh.port, *steps)) is Reason.DIALOGUE_NO_MATCH
-    assert why(await probe(tcp.prober, openssh.port, tls=True)) is Reason.TLS_HANDSHAKE
+    assert reason_of(await probe(tcp.prober, openssh.port, *steps)) is Reason.DIALOGUE_NO_MATCH
+    assert reason_of(await probe(tcp.prober, openssh.port, tls=True)) is Reason.TLS_HANDSHAKE
 
 
 async def test_starttls_certificate_is_reported_by_dovecot(dovecot: Dovecot, pki: Pki) -> None:
     steps = {"expect": r"^\* OK", "send": "a STARTTLS\r"}, {"expect": "^a OK", "starttls": True}
-    result = await probe(tcp.prober, dovecot.imap, *steps, **trust(pki))
-    assert why(result) is None
+    result = await probe(tcp.prober, dovecot.imap, *steps, tls_config=pki.trust())
+    assert reason_of(result) is None
     refused = await probe(tcp.prober, dovecot.imap, *steps)
-    assert (why(refused), refused.phase) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
-    shown = [one.probe.samples.labelled[handshake.CERTIFICATE_INFO] for one in (result, refused)]
+    assert (reason_of(refused), refused.phase) == (Reason.CERTIFICATE_UNKNOWN_AUTHORITY, "tls")
+    shown = [one.probe.samples.labelled[metrics.CERTIFICATE_INFO] for one in (result, refused)]
     assert shown[0] == shown[1]
 
 
@@ -102,14 +95,14 @@ async def test_imap_login_answer_depends_on_the_password(dovecot: Dovecot, pki: 
     """One password is right, the other is wrong."""
     for password, answer in (("hunter2", "OK"), ("wrong", "NO")):
         steps = {"expect": r"^\* OK", "send": f"a LOGIN me {password}\r"}, {"expect": f"^a {answer} "}
-        assert why(await probe(tcp.prober, dovecot.imaps, *steps, tls=True, **trust(pki))) is None
+        assert reason_of(await probe(tcp.prober, dovecot.imaps, *steps, tls=True, tls_config=pki.trust())) is None
 
 
 async def test_memcached_answers_over_tcp_and_udp(memcached: int) -> None:
     answer = {"expect": r"(?s)^.{0,8}VERSION \d"}
-    assert why(await probe(tcp.prober, memcached, {"send": "version\r"}, answer)) is None
+    assert reason_of(await probe(tcp.prober, memcached, {"send": "version\r"}, answer)) is None
     frame = "\0\1\0\0\0\1\0\0"  # request 1, datagram 0 of 1
-    assert why(await probe(udp.prober, memcached, {"send_bytes": f"{frame}version\r\n"}, answer)) is None
+    assert reason_of(await probe(udp.prober, memcached, {"send_bytes": f"{frame}version\r\n"}, answer)) is None
 
 
 # --- those that talk in bytes ------------------------------------------------------------------------------
@@ -118,13 +111,13 @@ async def test_memcached_answers_over_tcp_and_udp(memcached: int) -> None:
 async def test_postgresql_accepts_starttls(postgresql: PostgreSql, postgresql_standby: PostgreSql, pki: Pki) -> None:
     steps = {"send_bytes": raw("00000008 04d2162f")}, {"expect_bytes": "S"}, {"starttls": True}
     for server in (postgresql, postgresql_standby):
-        assert why(await probe(tcp.prober, server.port, *steps, **trust(pki))) is None
-        assert why(await probe(tcp.prober, server.port, *steps)) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
+        assert reason_of(await probe(tcp.prober, server.port, *steps, tls_config=pki.trust())) is None
+        assert reason_of(await probe(tcp.prober, server.port, *steps)) is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
 
 
 async def test_mariadb_greeting_matches_as_prompt(mariadb: MariaDb) -> None:
     greeting = {"expect": r"\d+\.\d+\.\d+-MariaDB", "expect_prompt": True}
-    assert why(await probe(tcp.prober, mariadb.port, greeting)) is None
+    assert reason_of(await probe(tcp.prober, mariadb.port, greeting)) is None
 
 
 async def test_slapd_accepts_anonymous_bind(slapd: Slapd, pki: Pki) -> None:
@@ -132,22 +125,27 @@ async def test_slapd_accepts_anonymous_bind(slapd: Slapd, pki: Pki) -> None:
         {"send_bytes": raw("300c 0201 01 6007 0201 03 0400 8000")},  # bind, version 3, no name, no password
         {"expect_bytes": raw("300c 0201 01 6107 0a01 00 0400 0400")},  # success
     )
-    assert why(await probe(tcp.prober, slapd.port, *steps)) is None
-    assert why(await probe(tcp.prober, slapd.tls_port, *steps, tls=True, **trust(pki))) is None
+    assert reason_of(await probe(tcp.prober, slapd.port, *steps)) is None
+    assert reason_of(await probe(tcp.prober, slapd.tls_port, *steps, tls=True, tls_config=pki.trust())) is None
 
 
 async def test_mosquitto_accepts_and_refuses_connections(mosquitto: Mosquitto, pki: Pki) -> None:
     connect = {"send_bytes": raw("100c 0004 4d515454 04 02 003c 0000")}  # MQTT 3.1.1, no name, no password
     accepted, refused = ({"expect_bytes": raw(f"2002 00 {code}")} for code in ("00", "05"))
-    assert why(await probe(tcp.prober, mosquitto.port, connect, accepted)) is None
-    assert why(await probe(tcp.prober, mosquitto.tls_port, connect, accepted, tls=True, **trust(pki))) is None
-    assert why(await probe(tcp.prober, mosquitto.closed_port, connect, refused)) is None
-    assert why(await probe(tcp.prober, mosquitto.closed_port, connect, accepted)) is Reason.DIALOGUE_BYTES_MISMATCH
+    assert reason_of(await probe(tcp.prober, mosquitto.port, connect, accepted)) is None
+    assert (
+        reason_of(await probe(tcp.prober, mosquitto.tls_port, connect, accepted, tls=True, tls_config=pki.trust()))
+        is None
+    )
+    assert reason_of(await probe(tcp.prober, mosquitto.closed_port, connect, refused)) is None
+    assert (
+        reason_of(await probe(tcp.prober, mosquitto.closed_port, connect, accepted)) is Reason.DIALOGUE_BYTES_MISMATCH
+    )
 
 
 async def test_chrony_answers_with_its_stratum(chrony: int) -> None:
     """The first byte says: no leap second, version 4, mode 4 (server)."""
     answer = {"expect": rf"^\x24\x{STRATUM:02x}"}
-    assert why(await probe(udp.prober, chrony, {"send_bytes": raw(REQUEST)}, answer)) is None
+    assert reason_of(await probe(udp.prober, chrony, {"send_bytes": raw(REQUEST)}, answer)) is None
     other = {"expect": rf"^\x24\x{STRATUM + 1:02x}"}
-    assert why(await probe(udp.prober, chrony, {"send_bytes": raw(REQUEST)}, other)) is Reason.DIALOGUE_NO_MATCH
+    assert reason_of(await probe(udp.prober, chrony, {"send_bytes": raw(REQUEST)}, other)) is Reason.DIALOGUE_NO_MATCH

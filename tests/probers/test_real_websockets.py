@@ -16,7 +16,8 @@ from probe_exporter.config.problems import Place
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.websocket import FAILED_BY_REGEXP, STATUS_CODE, WebsocketSettings, prober
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
+from tests.outcomes import reason_of
 from tests.processes import free_port
 from tests.servers.websocket_proxy import WebsocketProxy
 from tests.targets import Pki
@@ -33,10 +34,6 @@ CHAT = [
 async def probe(target: str, *steps: dict[str, Any], timeout: float = 20.0, **settings: Any) -> Result:
     made = WebsocketSettings.model_validate({"query_response": list(steps), **settings})
     return await run(Module("m", prober, made, 0.0, Place("t")), target, timeout)
-
-
-def why(result: Result) -> str | None:
-    return None if result.failure is None else result.failure.reason
 
 
 PING_SECONDS = 2.0
@@ -115,7 +112,7 @@ async def test_server_and_prober_exchange_messages(make: type[Aiohttp | Websocke
     server, port = make(), free_port()
     async with server.listening(port):
         result = await probe(f"ws://127.0.0.1:{port}/", *CHAT)
-        assert why(result) is None
+        assert reason_of(result) is None
         await server.gone.wait()
     assert server.closed == [1000]
 
@@ -127,7 +124,7 @@ async def test_server_pings_are_answered_during_steps(make: type[Aiohttp | Webso
     server, port = make(pings=True), free_port()
     steps = {"expect": "hello", "send": "wait"}, {"expect": "echo", "send": "wait"}, {"expect": "echo"}
     async with server.listening(port):
-        assert why(await probe(f"ws://127.0.0.1:{port}/", *steps)) is None
+        assert reason_of(await probe(f"ws://127.0.0.1:{port}/", *steps)) is None
 
 
 @servers
@@ -136,9 +133,9 @@ async def test_last_step_decides_the_verdict(make: type[Aiohttp | Websockets]) -
     server, port = make(), free_port()
     async with server.listening(port):
         result = await probe(f"ws://127.0.0.1:{port}/", {"expect": "goodbye"})
-        assert why(result) is Reason.DIALOGUE_NO_MATCH
+        assert reason_of(result) is Reason.DIALOGUE_NO_MATCH
         result = await probe(f"ws://127.0.0.1:{port}/", {"expect": "hello"}, {"expect": "more"})
-        assert why(result) is Reason.TIMEOUT_DIALOGUE
+        assert reason_of(result) is Reason.TIMEOUT_DIALOGUE
         assert result.probe.samples.get(FAILED_BY_REGEXP) == 1
 
 
@@ -151,12 +148,12 @@ async def test_probe_passes_through_nginx(
     target = f"wss://127.0.0.1:{websocket_proxy.tls_port}" if secure else f"ws://127.0.0.1:{websocket_proxy.port}"
     async with server.listening(websocket_proxy.back):
         result = await probe(f"{target}/chat", *CHAT, http_config=trust)
-        assert why(result) is None
-        assert (handshake.CERTIFICATE_INFO in result.probe.samples.labelled) is secure
+        assert reason_of(result) is None
+        assert (metrics.CERTIFICATE_INFO in result.probe.samples.labelled) is secure
         await server.gone.wait()
         server.gone.clear()
         members = {"basic_auth": {"username": "user", "password": "hunter2"}}
-        assert why(await probe(f"{target}/members", *CHAT, http_config=trust | members)) is None
+        assert reason_of(await probe(f"{target}/members", *CHAT, http_config=trust | members)) is None
         await server.gone.wait()
     assert server.closed == [1000, 1000]
 
@@ -167,7 +164,7 @@ async def test_nginx_refusal_has_its_status(path: str, status: int, websocket_pr
     server = Aiohttp()
     async with server.listening(websocket_proxy.back if path != "/" else free_port()):
         result = await probe(f"ws://127.0.0.1:{websocket_proxy.port}{path}")
-    assert why(result) is Reason.WEBSOCKET_UPGRADE_REFUSED
+    assert reason_of(result) is Reason.WEBSOCKET_UPGRADE_REFUSED
     assert result.probe.samples.get(STATUS_CODE) == status
 
 
@@ -175,7 +172,7 @@ async def test_probe_passes_through_proxies(tinyproxy: int, microsocks: int) -> 
     server, port = Aiohttp(), free_port()
     async with server.listening(port):
         for proxy in (f"http://user:hunter2@127.0.0.1:{tinyproxy}", f"socks5://user:hunter2@127.0.0.1:{microsocks}"):
-            assert why(await probe(f"ws://127.0.0.1:{port}/", *CHAT, http_config={"proxy_url": proxy})) is None
+            assert reason_of(await probe(f"ws://127.0.0.1:{port}/", *CHAT, http_config={"proxy_url": proxy})) is None
         wrong = f"http://user:wrong@127.0.0.1:{tinyproxy}"
         result = await probe(f"ws://127.0.0.1:{port}/", http_config={"proxy_url": wrong})
-        assert why(result) is Reason.PROXY_REFUSED
+        assert reason_of(result) is Reason.PROXY_REFUSED

@@ -19,11 +19,12 @@ from probe_exporter.probers.tcp import DURATION, TcpSettings, prober
 from probe_exporter.protocols.dialogue import lines
 from probe_exporter.protocols.dialogue.steps import EXPECT_INFO, FAILED_BY_BYTES, FAILED_BY_REGEXP
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from tests.cost import short_turns
 from tests.deadlines import in_phase, run_until
+from tests.outcomes import seconds_of_phases, why
 from tests.targets import End, Pause, Pki, Repeat
-from tests.targets.talker import Finish, Hear, Secure, Talk, Talker, talk, then_silence
+from tests.targets.scripted_server import Finish, Hear, Script, ScriptedServer, Secure, talk, then_silence
 
 
 def module(**settings: Any) -> Module:
@@ -31,40 +32,36 @@ def module(**settings: Any) -> Module:
 
 
 async def probe(
-    pki: Pki, script: Talk, *steps: dict[str, Any], timeout: float = 20.0, target: str = "127.0.0.1:{port}", **more: Any
+    pki: Pki,
+    script: Script,
+    *steps: dict[str, Any],
+    timeout: float = 20.0,
+    target: str = "127.0.0.1:{port}",
+    **more: Any,
 ) -> tuple[Result, list[str]]:
-    """Probe a new talker. Return the result and what the talker heard."""
-    async with Talker(script, pki.directory) as talker:
-        result = await run(module(query_response=list(steps), **more), talker.fill(target), timeout)
-        await talker.finished()
-    return result, talker.heard
+    """Probe a new scripted server. Return the result and what it received."""
+    async with ScriptedServer(script, pki.directory) as scripted:
+        result = await run(module(query_response=list(steps), **more), scripted.fill(target), timeout)
+        await scripted.finished()
+    return result, scripted.heard
 
 
 async def probe_until_silence(
-    pki: Pki, phase: str, script: Talk, *steps: dict[str, Any], **more: Any
+    pki: Pki, phase: str, script: Script, *steps: dict[str, Any], **more: Any
 ) -> tuple[Result, list[str]]:
-    """Do the same, but let the deadline strike once the probe is in `phase` and the talker has said all."""
-    async with Talker(script, pki.directory) as talker:
+    """Do the same, but let the deadline expire once the probe is in `phase` and the server has said all."""
+    async with ScriptedServer(script, pki.directory) as scripted:
         result = await run_until(
-            lambda probe: probe.current_phase == phase and talker.silent.is_set(),
-            module(query_response=list(steps), **more), talker.fill("127.0.0.1:{port}"),
+            lambda probe: probe.current_phase == phase and scripted.silent.is_set(),
+            module(query_response=list(steps), **more), scripted.fill("127.0.0.1:{port}"),
         )  # fmt: skip
-        await talker.finished()
-    return result, talker.heard
-
-
-def why(result: Result) -> tuple[str, str] | None:
-    """Return reason and phase of a failure, None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
+        await scripted.finished()
+    return result, scripted.heard
 
 
 def seconds(result: Result) -> dict[str, float]:
-    """Return the duration of each phase, in seconds."""
-    return {phase: value for (phase,), value in result.probe.samples.labelled.get(DURATION, {}).items()}
-
-
-def trust(pki: Pki) -> dict[str, str]:
-    return {"ca_file": str(pki.directory / "root.pem")}
+    """Return the seconds of each phase."""
+    return seconds_of_phases(result, DURATION)
 
 
 # --- settings ----------------------------------------------------------------------------------------------
@@ -96,7 +93,7 @@ async def test_open_port_passes(pki: Pki) -> None:
 async def test_durations_count_the_server_s_delay_in_its_phase(pki: Pki) -> None:
     script = then_silence(Pause(0.1), b"go\n", Pause(0.4), Secure(), Pause(0.1), b"ok\n")
     steps = {"expect": "go", "starttls": True}, {"expect": "ok"}
-    result, _ = await probe(pki, script, *steps, tls_config=trust(pki))
+    result, _ = await probe(pki, script, *steps, tls_config=pki.trust())
     assert why(result) is None
     found = seconds(result)
     assert set(found) == {"resolve", "connect", "tls", "dialogue"}
@@ -106,7 +103,7 @@ async def test_durations_count_the_server_s_delay_in_its_phase(pki: Pki) -> None
 
 
 async def test_timed_out_probe_reports_the_phases_before(pki: Pki) -> None:
-    result, _ = await probe_until_silence(pki, "tls", then_silence(), tls=True, tls_config=trust(pki))
+    result, _ = await probe_until_silence(pki, "tls", then_silence(), tls=True, tls_config=pki.trust())
     assert why(result) == (Reason.TLS_TIMEOUT, "tls")
     assert set(seconds(result)) == {"resolve", "connect"}
 
@@ -177,7 +174,7 @@ BYTES = {"expect_bytes": "yes"}
     ],
 )
 async def test_failed_dialogue_has_its_reason(
-    pki: Pki, script: Talk, step: dict[str, Any], reason: Reason, by_regexp: int, by_bytes: int
+    pki: Pki, script: Script, step: dict[str, Any], reason: Reason, by_regexp: int, by_bytes: int
 ) -> None:
     result, _ = await probe(pki, script, step)
     assert why(result) == (reason, "dialogue")
@@ -188,9 +185,9 @@ async def test_failed_dialogue_has_its_reason(
 async def test_slow_reader_times_out_in_the_dialogue_phase(pki: Pki) -> None:
     """The peer reads one byte at a time."""
     script, step = talk(Hear(), end=End.RESET), {"send": "x" * 9_000_000, **BYTES}
-    async with Talker(script, pki.directory) as talker:
+    async with ScriptedServer(script, pki.directory) as scripted:
         result = await run_until(
-            in_phase("dialogue"), module(query_response=[step]), talker.fill("127.0.0.1:{port}"), grace=0.1
+            in_phase("dialogue"), module(query_response=[step]), scripted.fill("127.0.0.1:{port}"), grace=0.1
         )
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
     assert [result.probe.samples.get(metric) for metric in (FAILED_BY_REGEXP, FAILED_BY_BYTES)] == [0, 0]
@@ -224,9 +221,9 @@ FLOODS = {
 async def test_flood_of_lines_is_read_in_short_turns(pki: Pki, flood: bytes) -> None:
     """Other tasks get their turn during the flood, and the deadline ends the probe."""
     asking = module(query_response=[{"expect": "(a+)+never", "reject": "(b|c)*no$"}])
-    async with Talker(then_silence(Repeat(flood, 10_000)), pki.directory) as talker:
+    async with ScriptedServer(then_silence(Repeat(flood, 10_000)), pki.directory) as scripted:
         with short_turns() as taken:
-            result = await run_until(lambda _: len(taken) > 50, asking, talker.fill("127.0.0.1:{port}"))
+            result = await run_until(lambda _: len(taken) > 50, asking, scripted.fill("127.0.0.1:{port}"))
     assert why(result) == (Reason.TIMEOUT_DIALOGUE, "dialogue")
 
 
@@ -259,15 +256,15 @@ async def test_name_to_verify_is_the_target_s(pki: Pki, monkeypatch: pytest.Monk
     hosts.write_text("127.0.0.1 localhost\n")
     monkeypatch.setattr(lookup, "HOSTS", hosts)
     script = then_silence(Secure("localhost_only"))
-    named, _ = await probe(pki, script, tls=True, tls_config=trust(pki), target="localhost:{port}")
-    unnamed, _ = await probe(pki, script, tls=True, tls_config=trust(pki))
+    named, _ = await probe(pki, script, tls=True, tls_config=pki.trust(), target="localhost:{port}")
+    unnamed, _ = await probe(pki, script, tls=True, tls_config=pki.trust())
     assert why(named) is None
     assert why(unnamed) == (Reason.CERTIFICATE_WRONG_NAME, "tls")
     for result in (named, unnamed):  # also if it does not verify
         assert {
-            handshake.CERTIFICATE_INFO,
-            handshake.VERSION_INFO,
-            handshake.CIPHER_INFO,
+            metrics.CERTIFICATE_INFO,
+            metrics.VERSION_INFO,
+            metrics.CIPHER_INFO,
         } <= result.probe.samples.labelled.keys()
 
 
@@ -275,8 +272,11 @@ async def test_second_starttls_fails_or_times_out(pki: Pki) -> None:
     """The original crashes on a second handshake in one probe."""
 
     steps = {"starttls": True}, {"starttls": True}
-    result, _ = await probe(pki, then_silence(Secure(), Secure()), *steps, tls_config=trust(pki))
-    assert why(result) in {(Reason.TLS_HANDSHAKE, "tls"), (Reason.TLS_TIMEOUT, "tls")}  # the talker does not support it
+    result, _ = await probe(pki, then_silence(Secure(), Secure()), *steps, tls_config=pki.trust())
+    assert why(result) in {
+        (Reason.TLS_HANDSHAKE, "tls"),
+        (Reason.TLS_TIMEOUT, "tls"),
+    }  # our server can't
     assert seconds(result)["tls"] > 0
 
 
@@ -284,14 +284,14 @@ async def test_plain_text_before_starttls_is_dropped(pki: Pki) -> None:
     """Data received with the last plain line is dropped, as it may be injected (CVE-2011-0411)."""
     script = then_silence(b"go\nforged\n", Secure(), b"true\n")
     steps = {"expect": "go", "starttls": True}, {"expect": "(.*)", "labels": [{"name": "said", "value": "$1"}]}
-    result, _ = await probe(pki, script, *steps, tls_config=trust(pki))
+    result, _ = await probe(pki, script, *steps, tls_config=pki.trust())
     (labelled,) = (v for metric, v in result.probe.samples.labelled.items() if metric.name == EXPECT_INFO.name)
     assert list(labelled) == [("true",)]
 
 
 async def test_plain_text_after_expect_bytes_breaks_starttls(pki: Pki) -> None:
     steps = {"expect_bytes": "S"}, {"starttls": True}
-    result, _ = await probe(pki, then_silence(b"SX", Secure()), *steps, tls_config=trust(pki))
+    result, _ = await probe(pki, then_silence(b"SX", Secure()), *steps, tls_config=pki.trust())
     assert why(result) == (Reason.TLS_HANDSHAKE, "dialogue")
 
 

@@ -16,9 +16,10 @@ from probe_exporter.config.problems import Place
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
+from tests.outcomes import why
 from tests.targets import Pki
-from tests.targets.talker import Secure, Talker, then_silence
+from tests.targets.scripted_server import ScriptedServer, Secure, then_silence
 
 ROOT = {"ca_file": "root.pem"}
 CLIENT = {"cert_file": "client.pem", "key_file": "client.key"}
@@ -97,13 +98,8 @@ async def probe(kind: Kind, pki: Pki, **settings: Any) -> Result:
     """Probe a server of this kind."""
     config = {key: str(pki.directory / value) if key.endswith("_file") else value for key, value in kind.config.items()}
     block = TcpSettings.model_validate({"tls": True, "tls_config": config, "preferred_ip_protocol": "ip4", **settings})
-    async with Talker(then_silence(kind.server, b"220 ready\r\n"), pki.directory) as talker:
-        return await run(Module("m", prober, block, 0.0, Place("t")), talker.fill(kind.target), 20.0)
-
-
-def why(result: Result) -> tuple[str, str] | None:
-    """Return reason and phase of a failure, None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
+    async with ScriptedServer(then_silence(kind.server, b"220 ready\r\n"), pki.directory) as scripted:
+        return await run(Module("m", prober, block, 0.0, Place("t")), scripted.fill(kind.target), 20.0)
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -113,12 +109,12 @@ async def test_certificate_is_verified_and_reported(name: str, pki: Pki) -> None
     assert why(result) == (None if kind.reason is None else (kind.reason, "tls"))
     labelled = result.probe.samples.labelled
     sent = x509.load_pem_x509_certificates((pki.directory / f"{kind.server.certificate}.pem").read_bytes())
-    ((fingerprint, *_),) = labelled[handshake.CERTIFICATE_INFO]
+    ((fingerprint, *_),) = labelled[metrics.CERTIFICATE_INFO]
     assert fingerprint == sent[0].fingerprint(hashes.SHA256()).hex()
     earliest = min(one.not_valid_after_utc for one in sent).timestamp()
-    assert result.probe.samples.get(handshake.EARLIEST_EXPIRY) == earliest
-    assert list(labelled[handshake.VERSION_INFO]) == [(kind.version,)]
-    assert {error for (error,) in labelled.get(handshake.VERIFY_ERROR_INFO, {})} == kind.errors
+    assert result.probe.samples.get(metrics.EARLIEST_EXPIRY) == earliest
+    assert list(labelled[metrics.VERSION_INFO]) == [(kind.version,)]
+    assert {error for (error,) in labelled.get(metrics.VERIFY_ERROR_INFO, {})} == kind.errors
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -12,13 +12,14 @@ from pydantic import ValidationError
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
 from probe_exporter.network import lookup
-from probe_exporter.network.opening import IP_PROTOCOL
+from probe_exporter.network.address_choice import IP_PROTOCOL
 from probe_exporter.plugins.loader import load_probers
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import udp
 from probe_exporter.probers.udp import DURATION, UdpSettings, prober
 from probe_exporter.protocols.dialogue.steps import EXPECT_INFO, FAILED_BY_BYTES, FAILED_BY_REGEXP
 from probe_exporter.runner import Result, run
+from tests.outcomes import seconds_of_phases, why
 from tests.servers.bind import Bind
 from tests.targets import Pause
 from tests.targets.udp import Part, Responder, Trick
@@ -42,19 +43,14 @@ async def probe(
     return result, responder
 
 
-def why(result: Result) -> tuple[object, str] | None:
-    """Return reason and phase of a failure, None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
-
-
 def flags(result: Result) -> tuple[float, float]:
     """Return whether the probe failed due to a regexp, and due to bytes."""
     return result.probe.samples.get(FAILED_BY_REGEXP), result.probe.samples.get(FAILED_BY_BYTES)
 
 
 def seconds(result: Result) -> dict[str, float]:
-    """Return the duration of each phase, in seconds."""
-    return {phase: value for (phase,), value in result.probe.samples.labelled.get(DURATION, {}).items()}
+    """Return the seconds of each phase."""
+    return seconds_of_phases(result, DURATION)
 
 
 # --- settings ----------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from probe_exporter.config.problems import Place
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.unix import DURATION, UnixSettings, prober
 from probe_exporter.runner import Result, run
+from tests.outcomes import why
 from tests.targets import Pki
-from tests.targets.talker import Hear, Secure, Talker, then_silence
+from tests.targets.scripted_server import Hear, ScriptedServer, Secure, then_silence
 
 GREETS = then_silence(b"220 hello\n", Hear())
 
@@ -24,25 +25,21 @@ async def probe(target: str, *steps: dict[str, Any], timeout: float = 20.0, **se
     return await run(Module("m", prober, made, 0.0, Place("test.yml")), target, timeout)
 
 
-def why(result: Result) -> tuple[str, str] | None:
-    return None if result.failure is None else (result.failure.reason, result.phase)
-
-
 @pytest.mark.parametrize("over", ["unix", "abstract"])
 async def test_socket_dialogue_passes(pki: Pki, over: str) -> None:
-    async with Talker(GREETS, pki.directory, over) as talker:
-        target = talker.path if over == "unix" else talker.fill("{socket}")
+    async with ScriptedServer(GREETS, pki.directory, over) as scripted:
+        target = scripted.path if over == "unix" else scripted.fill("{socket}")
         result = await probe(target, {"expect": "^220 (.*)$", "send": "$1"})
-        await talker.finished()
+        await scripted.finished()
     assert why(result) is None
-    assert talker.heard == [repr(b"hello\n")]
+    assert scripted.heard == [repr(b"hello\n")]
     assert {phase for (phase,) in result.probe.samples.labelled[DURATION]} == {"connect", "dialogue"}
 
 
 async def test_path_is_relative_to_the_working_directory(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(pki.directory.parent)
-    async with Talker(GREETS, pki.directory, "unix") as talker:
-        assert why(await probe(talker.fill("{socket}"))) is None
+    async with ScriptedServer(GREETS, pki.directory, "unix") as scripted:
+        assert why(await probe(scripted.fill("{socket}"))) is None
 
 
 @pytest.mark.parametrize("target", ["/no/such/é\udcff", "@é\udcff"])
@@ -95,8 +92,8 @@ async def test_tls_without_server_name_fails(pki: Pki, steps: tuple[dict[str, An
         ({"insecure_skip_verify": True}, None),
         ({"server_name": "other.test"}, Reason.CERTIFICATE_WRONG_NAME),
     ):
-        async with Talker(then_silence(Secure()), pki.directory, "unix") as talker:
-            result = await probe(talker.path, *steps, tls=not steps, tls_config=authority | more)
+        async with ScriptedServer(then_silence(Secure()), pki.directory, "unix") as scripted:
+            result = await probe(scripted.path, *steps, tls=not steps, tls_config=authority | more)
         assert (result.failure.reason if result.failure else None) is expected
 
 

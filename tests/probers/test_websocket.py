@@ -14,7 +14,7 @@ import pytest
 from probe_exporter.config import loading
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.network.opening import IP_PROTOCOL
+from probe_exporter.network.address_choice import IP_PROTOCOL
 from probe_exporter.plugins.loader import load_probers
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.websocket import (
@@ -28,10 +28,11 @@ from probe_exporter.probers.websocket import (
 from probe_exporter.protocols.dialogue.steps import EXPECT_INFO
 from probe_exporter.protocols.http.websocket import MAX_MESSAGE_BYTES
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from tests import shared
 from tests.cost import short_turns
 from tests.deadlines import run_until
+from tests.outcomes import seconds_of_phases, why
 from tests.targets import Answer, End, Pause, Pki, Repeat, Request, Tls, raw, redirect, reply, silence
 from tests.targets.answers import head
 from tests.targets.proxy import HttpProxy, ProxyServer, SocksProxy
@@ -78,24 +79,15 @@ def secure(pki: Pki, how: Tls | Answer | None = None, answer: Answer | None = No
     return WebsocketSite({"/": answer or upgraded()}, how or Tls(), pki.directory)
 
 
-def why(result: Result) -> tuple[str, str] | None:
-    """Return reason and phase of a failure, None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
-
-
 def seconds(result: Result) -> dict[str, float]:
-    """Return the duration of each phase, in seconds."""
-    return {phase: value for (phase,), value in result.probe.samples.labelled.get(DURATION, {}).items()}
+    """Return the seconds of each phase."""
+    return seconds_of_phases(result, DURATION)
 
 
 def values(result: Result) -> tuple[float, float, float]:
     """Return the status code, whether it upgraded, and whether it failed due to a regexp."""
     samples = result.probe.samples
     return samples.get(STATUS_CODE), samples.get(UPGRADED), samples.get(FAILED_BY_REGEXP)
-
-
-def trust(pki: Pki, **more: Any) -> dict[str, Any]:
-    return {"tls_config": {"ca_file": str(pki.directory / "root.pem"), **more}}
 
 
 # --- settings ----------------------------------------------------------------------------------------------
@@ -143,7 +135,7 @@ async def test_steps_are_timed_as_transfer() -> None:
 async def test_tls_is_timed_as_processing(pki: Pki) -> None:
     """As in the unreleased original: processing is all from the TCP connection to the first message."""
     slow = secure(pki, answer=raw(Pause(8), *upgraded().parts, end=End.HOLD))
-    result, _ = await probe(upgraded(), target=WSS, site=slow, http_config=trust(pki))
+    result, _ = await probe(upgraded(), target=WSS, site=slow, http_config={"tls_config": pki.trust()})
     assert why(result) is None
     assert set(seconds(result)) == {"resolve", "connect", "processing"}
     assert 7.9 < seconds(result)["processing"] < result.duration
@@ -425,14 +417,14 @@ async def test_response_fault_has_its_reason(answer: Answer, reason: Reason) -> 
 
 
 async def test_tls_certificate_is_reported(pki: Pki) -> None:
-    result, site = await probe(upgraded(), target=WSS, site=secure(pki), http_config=trust(pki))
+    result, site = await probe(upgraded(), target=WSS, site=secure(pki), http_config={"tls_config": pki.trust()})
     assert why(result) is None
     assert {
-        handshake.CERTIFICATE_INFO,
-        handshake.VERSION_INFO,
-        handshake.CIPHER_INFO,
+        metrics.CERTIFICATE_INFO,
+        metrics.VERSION_INFO,
+        metrics.CIPHER_INFO,
     } <= result.probe.samples.labelled.keys()
-    assert {handshake.EARLIEST_EXPIRY, handshake.CHAIN_EXPIRY} <= result.probe.samples.plain.keys()
+    assert {metrics.EARLIEST_EXPIRY, metrics.CHAIN_EXPIRY} <= result.probe.samples.plain.keys()
     assert site.requests[0].server_name == ""
 
 
@@ -450,14 +442,19 @@ async def test_tls_certificate_is_reported(pki: Pki) -> None:
     ],
 )
 async def test_unverified_certificate_is_reported(pki: Pki, certificate: str, reason: Reason) -> None:
-    result, site = await probe(upgraded(), target=WSS, site=secure(pki, Tls(certificate)), http_config=trust(pki))
+    result, site = await probe(
+        upgraded(), target=WSS, site=secure(pki, Tls(certificate)), http_config={"tls_config": pki.trust()}
+    )
     assert why(result) == (reason, "tls")
-    assert handshake.CERTIFICATE_INFO in result.probe.samples.labelled
+    assert metrics.CERTIFICATE_INFO in result.probe.samples.labelled
     assert values(result) == (0, 0, 0)
     assert set(seconds(result)) == {"resolve", "connect", "processing"}
     assert site.requests == []
     result, _ = await probe(
-        upgraded(), target=WSS, site=secure(pki, Tls(certificate)), http_config=trust(pki, insecure_skip_verify=True)
+        upgraded(),
+        target=WSS,
+        site=secure(pki, Tls(certificate)),
+        http_config={"tls_config": pki.trust(insecure_skip_verify=True)},
     )
     assert why(result) is None
 
@@ -477,7 +474,7 @@ async def test_tls_config_is_obeyed(
     pki: Pki, block: dict[str, str], authority: str | None, reason: Reason | None
 ) -> None:
     files = {key: str(pki.directory / value) for key, value in block.items() if key.endswith("_file")}
-    given = trust(pki, **{**block, **files})
+    given = {"tls_config": pki.trust(**{**block, **files})}
     result, site = await probe(upgraded(), target=WSS, site=secure(pki, Tls(client_ca=authority)), http_config=given)
     assert why(result) == (None if reason is None else (reason, "tls"))
     if reason is None:
@@ -486,7 +483,9 @@ async def test_tls_config_is_obeyed(
 
 async def test_tls_version_mismatch_fails(pki: Pki) -> None:
     how = Tls(maximum=ssl.TLSVersion.TLSv1_2)
-    result, _ = await probe(upgraded(), target=WSS, site=secure(pki, how), http_config=trust(pki, min_version="TLS13"))
+    result, _ = await probe(
+        upgraded(), target=WSS, site=secure(pki, how), http_config={"tls_config": pki.trust(min_version="TLS13")}
+    )
     assert why(result) == (Reason.TLS_HANDSHAKE, "tls")
 
 
@@ -500,7 +499,9 @@ async def test_tls_version_mismatch_fails(pki: Pki) -> None:
 )
 @pytest.mark.usefixtures("clock")
 async def test_server_without_tls_fails_in_the_tls_phase(pki: Pki, answer: Answer, reason: Reason) -> None:
-    result, _ = await probe(upgraded(), target=WSS, site=secure(pki, answer), http_config=trust(pki), timeout=8.0)
+    result, _ = await probe(
+        upgraded(), target=WSS, site=secure(pki, answer), http_config={"tls_config": pki.trust()}, timeout=8.0
+    )
     assert why(result) == (reason, "tls")
     assert values(result) == (0, 0, 0)
 
@@ -511,7 +512,7 @@ async def test_messages_are_exchanged_over_tls(pki: Pki) -> None:
         EXPECT | {"send": "bye"},
         target=WSS,
         site=secure(pki, answer=upgraded(HELLO)),
-        http_config=trust(pki),
+        http_config={"tls_config": pki.trust()},
     )
     assert why(result) is None
     assert site.heard == ["text b'bye'", "close 1000"]
@@ -543,7 +544,7 @@ async def test_probe_through_a_proxy_has_its_reason(
         url = proxy.fill(url)
         result, site = await probe(
             upgraded(), EXPECT, target=target, site=secure(pki, answer=upgraded(HELLO)),
-            http_config=trust(pki) | {"proxy_url": url},
+            http_config={"tls_config": pki.trust()} | {"proxy_url": url},
         )  # fmt: skip
         assert why(result) == reason
         assert len(site.requests) == (0 if reason else 1)

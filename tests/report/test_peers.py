@@ -8,12 +8,13 @@ import pytest
 
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
-from probe_exporter.history import record
+from probe_exporter.history.details import details_of
 from probe_exporter.probers.tcp import TcpSettings, prober
-from probe_exporter.report.peers import SOON_DAYS, Peer, date, peers
+from probe_exporter.report.peers import MAX_SHOWN_SENDERS, SOON_DAYS, Peer, date, peers
 from probe_exporter.runner import Result, run
+from probe_exporter.tls.evidence import REVOKED_BY
 from tests.targets import Pki
-from tests.targets.talker import Secure, Talker, then_silence
+from tests.targets.scripted_server import ScriptedServer, Secure, then_silence
 
 TIMEOUT = 60.0  # seconds; no test waits for it
 
@@ -22,13 +23,13 @@ async def probed(pki: Pki, certificate: str, **tls: Any) -> Result:
     """Probe a server with one of the certificates of the PKI; trust its root."""
     settings = {"tls": True, "tls_config": {"ca_file": str(pki.directory / "root.pem"), **tls}}
     module = Module("m", prober, TcpSettings.model_validate(settings), 0.0, Place("test.yml"))
-    async with Talker(then_silence(Secure(certificate)), pki.directory) as talker:
-        return await run(module, talker.fill("127.0.0.1:{port}"), TIMEOUT)
+    async with ScriptedServer(then_silence(Secure(certificate)), pki.directory) as scripted:
+        return await run(module, scripted.fill("127.0.0.1:{port}"), TIMEOUT)
 
 
 async def seen(pki: Pki, certificate: str, **tls: Any) -> Peer:
     result = await probed(pki, certificate, **tls)
-    (peer,) = peers(record.details(result), result.started)
+    (peer,) = peers(details_of(result), result.started)
     return peer
 
 
@@ -101,12 +102,80 @@ async def test_certificate_that_expires_soon_has_a_warning(pki: Pki) -> None:
 
 async def test_probe_without_tls_has_no_peers(pki: Pki) -> None:
     module = Module("m", prober, TcpSettings(), 0.0, Place("test.yml"))
-    async with Talker(then_silence(), pki.directory) as talker:
-        result = await run(module, talker.fill("127.0.0.1:{port}"), TIMEOUT)
-    assert peers(record.details(result), result.started) == []
+    async with ScriptedServer(then_silence(), pki.directory) as scripted:
+        result = await run(module, scripted.fill("127.0.0.1:{port}"), TIMEOUT)
+    assert peers(details_of(result), result.started) == []
 
 
 def test_dates_outside_of_the_calendar_are_cut() -> None:
     assert date(0) == "1970-01-01 00:00 UTC"
     assert date(1e15).startswith("9999")
     assert date(-1e15).startswith("0001")
+
+
+RUNS = [{"attempt": 1}, {"attempt": 2}]
+"""The runs of a probe with two attempts, as far as they matter here."""
+
+# --- senders -------------------------------------------------------------------------------------------------
+
+
+def tls_of(result: Result) -> dict[str, Any]:
+    """Return the handshake of a probe as data."""
+    [evidence] = result.probe.evidence
+    return evidence.data(str)
+
+
+async def test_equal_handshakes_are_one_that_names_all_senders(pki: Pki) -> None:
+    result = await probed(pki, "leaf", server_name="localhost")
+    shown = tls_of(result)
+    assert shown["address"] == "127.0.0.1"
+
+    def sent_by(*senders: dict[str, Any]) -> list[tuple[str, ...]]:
+        return [peer.senders for peer in peers({"runs": RUNS, "tls": [shown | one for one in senders]}, result.started)]
+
+    assert sent_by({}) == [("127.0.0.1",)]
+    assert sent_by({}, {}) == [("127.0.0.1",)]
+    assert sent_by({"attempt": 1}, {"attempt": 2}) == [("127.0.0.1 (attempt 1)", "127.0.0.1 (attempt 2)")]
+    assert sent_by({"address": "::1"}, {}, {"version": "TLS 1.0"}) == [("::1", "127.0.0.1"), ("127.0.0.1",)]
+    behind_a_proxy = {"address": "", "run": "127.0.0.9"}
+    assert sent_by(behind_a_proxy) == [("the run of 127.0.0.9",)]
+    assert sent_by({"address": ""}) == [()]
+    assert sent_by({"address": "", "attempt": 3}) == [("attempt 3",)]
+    [alone] = peers({"runs": RUNS[:1], "tls": [shown | {"attempt": 1}]}, result.started)
+    assert alone.senders == ("127.0.0.1",), "one attempt needs no number"
+
+
+async def test_senders_are_bounded(pki: Pki) -> None:
+    result = await probed(pki, "leaf", server_name="localhost")
+    shown = tls_of(result)
+    many = [shown | {"address": f"127.0.1.{number}"} for number in range(MAX_SHOWN_SENDERS + 3)]
+    [peer] = peers({"runs": RUNS, "tls": many}, result.started)
+    assert (len(peer.senders), peer.senders_left_out) == (MAX_SHOWN_SENDERS, 3)
+    assert peer.sent_by.endswith(" and 3 more")
+
+
+async def test_entry_of_an_earlier_build_has_no_sender(pki: Pki) -> None:
+    result = await probed(pki, "leaf", server_name="localhost")
+    shown = tls_of(result)
+    old = {key: value for key, value in shown.items() if key not in ("address", "run", "attempt")}
+    [peer] = peers({"runs": RUNS, "tls": [old]}, result.started)
+    assert (peer.senders, peer.sent_by) == ((), "")
+
+
+# --- revoked -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("by", "sentence"), [("crl", "revocation list (CRL)"), ("ocsp", "OCSP response")])
+@pytest.mark.parametrize("skip", [False, True])
+async def test_revoked_certificate_is_marked(pki: Pki, by: str, sentence: str, *, skip: bool) -> None:
+    result = await probed(pki, "leaf", server_name="localhost", insecure_skip_verify=skip)
+    shown = tls_of(result)
+    [good] = peers({"runs": RUNS, "tls": [shown]}, result.started)
+    assert not good.revoked
+    shown["certificates"][1]["errors"] = [REVOKED_BY[by]]
+    [peer] = peers({"runs": RUNS, "tls": [shown]}, result.started)
+    assert peer.revoked
+    assert [one.revoked for one in peer.certificates[:2]] == [False, True]
+    assert sentence in peer.certificates[1].wrong[0]
+    assert peer.certificates[1].left.startswith("revoked, ")
+    assert peer.verdict.startswith("Revoked, and not verified" if skip else "Verified, but revoked.")

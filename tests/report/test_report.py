@@ -13,12 +13,13 @@ import pytest
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
 from probe_exporter.history import record
+from probe_exporter.history.details import details_of, to_json
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import OwnReason, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import MAX_SPANS, Probe
 from probe_exporter.report import report, waterfall
-from probe_exporter.report.report import MAX_RUNS, Report, of_entry, of_result, seconds, shorten
+from probe_exporter.report.report import MAX_RUNS, Report, of_entry, of_result, seconds
 from probe_exporter.runner import Result, run
 from probe_exporter.runs.settings import AttemptsSettings
 from probe_exporter.runs.several import Several
@@ -61,7 +62,7 @@ async def fail(probe: Probe) -> None:
 
 def of_history(result: Result) -> Report:
     """Return the report of a result that was written to a file and read again."""
-    details = json.loads(record.to_json(record.details(result)))
+    details = json.loads(to_json(details_of(result)))
     return of_entry(record.entry(7, result), details, result.module)
 
 
@@ -96,7 +97,7 @@ async def test_history_gives_the_same_report(act: Callable[[Probe], Awaitable[No
 
 async def test_entry_of_a_module_that_is_gone_has_a_report() -> None:
     result = await finished(fail)
-    made = of_entry(record.entry(7, result), record.details(result), None)
+    made = of_entry(record.entry(7, result), details_of(result), None)
     assert made.place == ""
     assert made.explanation == ("actor_stale", "", "")
 
@@ -169,11 +170,6 @@ def test_seconds_have_three_digits_and_a_unit(duration: float, text: str) -> Non
     assert seconds(duration) == text
 
 
-def test_shorten_keeps_short_texts() -> None:
-    assert shorten("abc", 3) == "abc"
-    assert shorten("abcd", 3) == "abc…"
-
-
 async def test_report_has_a_row_for_each_run() -> None:
     turns = iter((False, True))
 
@@ -191,8 +187,40 @@ async def test_report_has_a_row_for_each_run() -> None:
     assert SECRET not in made.runs[0].message
     assert made.runs[0].message.startswith("does not know ")
     assert [name for name, _ in made.runs[1].phases] == ["enter"]
+    assert [[(bar.name, bar.failed) for bar in row.bars] for row in made.runs] == [
+        [("enter", True)],
+        [("enter", False)],
+    ]
+    assert made.runs[0].bars[0].start <= made.runs[1].bars[0].start, "all on the scale of the probe"
+    assert made.bars == ()
+    assert made.run_phases == ("enter",)
+    assert (made.runs[0].took("enter") != "", made.runs[0].took("leave")) == (True, "")
     assert made.runs_left_out == 0
     assert of_history(result) == made
+
+
+@pytest.mark.parametrize(
+    ("runs", "names"),
+    [
+        ([("::1", 1), ("::2", 1)], ["::1", "::2"]),
+        ([("::1", 1), ("::1", 2)], ["::1, attempt 1", "::1, attempt 2"]),
+        ([("", 1), ("", 2)], ["attempt 1", "attempt 2"]),
+        ([("", 1)], ["attempt 1"]),
+    ],
+)
+async def test_runs_are_named_by_address_and_attempt(runs: list[tuple[str, int]], names: list[str]) -> None:
+    result = await finished(bow, several=Several(None, AttemptsSettings()))
+    made = tuple([result.runs[0]._replace(address=address, attempt=attempt) for address, attempt in runs])
+    assert [row.name for row in of_result(result._replace(runs=made)).runs] == names
+
+
+async def test_run_of_an_earlier_build_has_no_bars() -> None:
+    result = await finished(bow, several=Several(None, AttemptsSettings()))
+    details = json.loads(to_json(details_of(result)))
+    for key in ("spans", "revoked"):
+        del details["runs"][0][key]
+    row = of_entry(record.entry(7, result), details, result.module).runs[0]
+    assert (row.bars, row.revoked) == ((), False)
 
 
 async def test_report_of_one_run_has_no_rows() -> None:

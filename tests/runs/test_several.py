@@ -15,19 +15,23 @@ from probe_exporter import runner
 from probe_exporter.config.module import Module
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.network import lookup
-from probe_exporter.network.opening import connect, resolve
+from probe_exporter.network.address_choice import resolve
+from probe_exporter.network.opening import connect
 from probe_exporter.network.settings import ConnectSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import OwnReason, ProbeFailed
 from probe_exporter.prober.metrics import Metric
-from probe_exporter.prober.run import Probe
+from probe_exporter.prober.run import MAX_SPANS, Probe
 from probe_exporter.runner import Result
+from probe_exporter.runs import several
+from probe_exporter.tls.evidence import TLSEvidence
 from tests.clocks import Clock
 from tests.config.test_loading import load
+from tests.outcomes import why
 from tests.peers.golden import hold
 from tests.targets import Pki
-from tests.targets.dns import DnsServer, Zone
-from tests.targets.nodes import Node, flapping, greet, hang, hang_up, nodes, page, pem_context
+from tests.targets.dns import DnsServer, Says, Zone, record
+from tests.targets.nodes import Node, Play, flapping, greet, hang, hang_up, nodes, page, pem_context, udp_nodes
 from tests.targets.proxy import ProxyServer, SocksProxy
 from tests.waiting import until
 
@@ -70,10 +74,6 @@ def passed(result: Result) -> dict[str, float]:
 
 def failures(result: Result) -> set[tuple[str, ...]]:
     return set(series(result, "probe_address_failure_info"))
-
-
-def why(result: Result) -> tuple[str, str] | None:
-    return None if result.failure is None else (result.failure.reason.value, result.phase)
 
 
 def three(first: Node, second: Node, third: Node) -> Mapping[str, Node]:
@@ -409,10 +409,74 @@ async def test_every_prober_that_connects_probes_each_address(tmp_path: Path, ho
         assert all(run.address in run.message for run in result.runs)
 
 
+async def test_ping_to_a_denied_address_fails_alone(tmp_path: Path, hosts: Path) -> None:
+    module = a_module(tmp_path, "addresses: {policy: quorum}, targets: {deny: [127.0.0.3]}", "icmp")
+    result = await runner.run(module, "many.test", SECONDS)
+    assert result.success
+    assert passed(result) == {"127.0.0.2": 1, "127.0.0.3": 0, "127.0.0.4": 1}
+    assert {(address, reason) for address, reason, _ in failures(result)} == {("127.0.0.3", "target_denied")}
+    phases = {phase for address, phase in series(result, "probe_address_duration_seconds") if address == "127.0.0.4"}
+    assert phases == {"resolve", "setup", "rtt"}
+
+
+async def test_ping_that_no_address_takes_names_all_of_them(tmp_path: Path, hosts: Path) -> None:
+    module = a_module(tmp_path, "addresses: {policy: any}, icmp: {payload_size: 100000}", "icmp")
+    result = await runner.run(module, "many.test", SECONDS)
+    assert why(result) == ("icmp_packet_too_big", "rtt")
+    assert result.failure is not None
+    named = ", ".join(f"127.0.0.{last} (icmp_packet_too_big)" for last in (2, 3, 4))
+    assert result.failure.message.startswith(f"3 of 3 addresses failed (policy any): {named}; the first: ")
+
+
 async def test_ping_goes_to_each_address(tmp_path: Path, hosts: Path) -> None:
     result = await runner.run(a_module(tmp_path, "addresses: all", "icmp"), "many.test", SECONDS)
     assert result.success
     assert passed(result) == {"127.0.0.2": 1, "127.0.0.3": 1, "127.0.0.4": 1}
+
+
+@pytest.mark.parametrize(("policy", "success"), [("any", True), ("quorum", False), ("all", False)])
+async def test_udp_prober_probes_each_address(tmp_path: Path, hosts: Path, policy: str, success: bool) -> None:
+    keys = f"addresses: {{policy: {policy}}}, udp: {{query_response: [{{send: ping}}, {{expect: '^pong'}}]}}"
+    async with udp_nodes({"127.0.0.2": None, "127.0.0.3": lambda _: b"pong", "127.0.0.4": None}) as port:
+        result = await runner.run(a_module(tmp_path, keys, "udp"), f"many.test:{port}", SECONDS)
+    assert result.success == success
+    assert passed(result) == {"127.0.0.2": 0, "127.0.0.3": 1, "127.0.0.4": 0}
+    assert {reason for _, reason, _ in failures(result)} == {"udp_port_unreachable"}
+    assert [run.address for run in result.runs if run.decides] == ["127.0.0.3" if success else "127.0.0.2"]
+
+
+async def test_dns_over_tls_probes_each_address(tmp_path: Path, hosts: Path, pki: Pki) -> None:
+    """One server answers, one has an old certificate, and one refuses the query."""
+
+    def answers(flags: int) -> Play:
+        script = Says(() if flags & 0xF else (record("example.test", "A", "192.0.2.1"),), flags=flags)
+
+        async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            size = int.from_bytes(await reader.readexactly(2), "big")
+            for part in script(await reader.readexactly(size)):
+                assert isinstance(part, bytes)
+                writer.write(len(part).to_bytes(2, "big") + part)
+            await reader.read()
+
+        return play
+
+    leaf, expired = (pem_context(pki.directory, name) for name in ("leaf", "expired"))
+    servers = three(Node(answers(0x8183), leaf), Node(answers(0x8180), expired), Node(answers(0x8180), leaf))
+    tls = f"tls_config: {{ca_file: '{pki.directory}/root.pem', server_name: localhost}}"
+    dns = f"dns: {{query_name: example.test, query_type: A, transport_protocol: tcp, dns_over_tls: true, {tls}}}"
+    async with nodes(servers) as port:
+        result = await runner.run(
+            a_module(tmp_path, f"addresses: {{policy: any}}, {dns}", "dns"), f"many.test:{port}", SECONDS
+        )
+    assert result.success
+    assert [(run.reason, run.phase) for run in result.runs] == [
+        ("dns_rcode", "validation"),
+        ("certificate_expired", "tls"),
+        ("", ""),
+    ]
+    assert senders(result) == [(address, address, 0) for address in servers]
+    assert len({run.fingerprint_sha256 for run in result.runs}) == 2
+    assert series(result, "probe_dns_answer_rrs") == {(): 1}
 
 
 async def test_redirect_to_another_name_leaves_the_address(tmp_path: Path, hosts: Path) -> None:
@@ -450,6 +514,33 @@ async def test_certificate_of_each_address_is_told(tmp_path: Path, hosts: Path, 
     [decides] = [run for run in result.runs if run.decides]
     assert decides.fingerprint_sha256 == fingerprints[decides.address]
     assert series(result, "probe_ssl_earliest_cert_expiry") == {(): expiry["127.0.0.2"]}
+
+
+async def test_certificates_are_kept_with_their_sender(tmp_path: Path, hosts: Path, pki: Pki) -> None:
+    """After a redirect another address sends some; behind a proxy only the run is known."""
+    leaf = pem_context(pki.directory, "leaf")
+    tls = "tls_config: {insecure_skip_verify: true}"
+    async with nodes({"127.0.0.2": Node(page(), leaf)}) as after:
+        redirect = f"HTTP/1.1 302 Found\r\nLocation: https://one.test:{after}/\r\n".encode()
+        servers = {"127.0.0.3": Node(page(redirect), leaf), "127.0.0.4": Node(page(), leaf)}
+        hosts.write_text("127.0.0.3 many.test\n127.0.0.4 many.test\n127.0.0.2 one.test\n")
+        async with nodes(servers) as port:
+            module = a_module(tmp_path, f"addresses: all, attempts: {{}}, http: {{{tls}}}", "http")
+            direct = await runner.run(module, f"https://many.test:{port}/", SECONDS)
+    assert direct.success
+    assert senders(direct) == [("127.0.0.3", "127.0.0.3", 1), ("127.0.0.2", "127.0.0.3", 1), ("127.0.0.4",) * 2 + (1,)]
+    async with ProxyServer(behaviour=SocksProxy()) as proxy, nodes({"127.0.0.1": Node(page(), leaf)}) as port:
+        keys = f"addresses: all, http: {{proxy_url: 'socks5://127.0.0.1:{proxy['port']}', {tls}}}"
+        proxied = await runner.run(a_module(tmp_path, keys, "http"), f"https://many.test:{port}/", SECONDS)
+    assert proxied.success
+    assert senders(proxied) == [("", "127.0.0.3", 0), ("", "127.0.0.4", 0)]
+
+
+def senders(result: Result) -> list[tuple[str, str, int]]:
+    """Return of each handshake the address, the run and the attempt."""
+    shown = [one for one in result.probe.evidence if isinstance(one, TLSEvidence)]
+    assert len(shown) == len(result.probe.evidence)
+    return [(one.address, one.run, one.attempt) for one in shown]
 
 
 # --- a user's prober -----------------------------------------------------------------------------------------
@@ -525,6 +616,26 @@ async def test_failed_run_is_repeated_and_nothing_is_hidden(tmp_path: Path) -> N
     ]
 
 
+async def test_ping_is_repeated(tmp_path: Path) -> None:
+    """A packet that is too large fails at once, each time."""
+    module = a_module(tmp_path, "attempts: {max: 3}, icmp: {payload_size: 100000}", "icmp")
+    result = await runner.run(module, "127.0.0.1", SECONDS)
+    assert why(result) == ("icmp_packet_too_big", "rtt")
+    assert attempts_of(result) == (3, 0, {(number, "icmp_packet_too_big", "rtt") for number in "123"})
+    other = a_module(tmp_path, "attempts: {max: 3, only: [icmp_unreachable]}, icmp: {payload_size: 100000}", "icmp")
+    assert attempts_of(await runner.run(other, "127.0.0.1", SECONDS))[0] == 1
+
+
+async def test_ping_passes_at_the_second_attempt(tmp_path: Path) -> None:
+    """The name has no address yet when it is looked up first."""
+    async with DnsServer(Zone({"new.test": [[], ["127.0.0.1"]]})) as server:
+        resolver = f"resolver: {{servers: ['127.0.0.1:{server['port']}'], timeout: 60s}}"
+        result = await runner.run(a_module(tmp_path, f"attempts: {{}}, {resolver}", "icmp"), "new.test", SECONDS)
+    assert result.success
+    assert attempts_of(result) == (2, 0, {("1", "dns_no_address", "resolve")})
+    assert {"resolve", "setup", "rtt"} <= {phase for (phase,) in series(result, "probe_icmp_duration_seconds")}
+
+
 async def test_success_at_once_is_one_attempt(tmp_path: Path) -> None:
     server = Node(greet)
     async with nodes({"127.0.0.1": server}) as port:
@@ -588,6 +699,22 @@ async def test_no_attempt_begins_that_the_deadline_does_not_allow(tmp_path: Path
     assert server.clients == 1
     assert attempts_of(result)[0] == 1
     assert "No time for another attempt" in [event.message for event in result.probe.events]
+
+
+async def test_phases_of_all_runs_are_kept_within_limits(tmp_path: Path, hosts: Path) -> None:
+    async def talk(probe: Probe, settings: ConnectSettings) -> None:
+        await resolve(probe, probe.target)
+        for _ in range(MAX_SPANS):
+            with probe.phase("word"):
+                pass
+        raise ProbeFailed(ODD, "odd")
+
+    two = await runner.run(own_module(tmp_path, talk, "attempts: {max: 2}"), "many.test", SECONDS)
+    assert [len(run.spans) for run in two.runs] == [MAX_SPANS] * 2
+    many = await runner.run(own_module(tmp_path, talk, "addresses: all, attempts: {max: 10}"), "many.test", SECONDS)
+    assert len(many.runs) == 30
+    assert {len(run.spans) for run in many.runs} == {several.MAX_ALL_SPANS // 30}
+    assert {run.spans[0][0] for run in many.runs} == {"resolve"}
 
 
 # --- both ----------------------------------------------------------------------------------------------------

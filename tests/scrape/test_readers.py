@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from probe_exporter.exposition import varint
 from probe_exporter.exposition.formats import PROTOBUF
 from probe_exporter.exposition.protobuf_format import delimited_blocks
-from probe_exporter.prober.metrics import Given
+from probe_exporter.prober.metrics import FixedCollector
 from probe_exporter.scrape import openmetrics, protobuf, text
 from probe_exporter.scrape.page import MAX_FAMILIES, MAX_LABELS, Malformed, Page, Selection, TooManySamples
 from tests.cost import dearest_call_costs_at_most
@@ -290,5 +290,5 @@ def test_one_step_of_a_reader_is_a_few_milliseconds_of_work(read: Read, body: by
 def test_given_families_are_a_collector() -> None:
     families = list(everything().collect())
     registry = CollectorRegistry()
-    registry.register(Given(families))
+    registry.register(FixedCollector(families))
     assert list(registry.collect()) == families

@@ -43,7 +43,7 @@ def test_accept_header_requests_each_format_that_the_exporter_offers(name: str) 
         assert found.name == name
 
 
-class Last:
+class FreedLast:
     """What is freed after everything else."""
 
 
@@ -53,7 +53,7 @@ class WatchedPage(Page):
         self.freed = asyncio.Event()
 
     def take_apart(self) -> list[object]:
-        last = Last()
+        last = FreedLast()
         weakref.finalize(last, self.freed.set)
         return [last, *super().take_apart()]
 

@@ -1,4 +1,4 @@
-"""nginx: a site over HTTP/2, and other servers with the configuration blocks of a test."""
+"""nginx: a site over HTTP/2, sites that staple OCSP responses, and servers with the configuration of a test."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
 
 from tests.servers import Room, listening, server
+from tests.targets.authority import Authority
 
 CONFIG = """
 {user}
@@ -73,3 +77,49 @@ def nginx(room: Room) -> Iterator[Nginx]:
     (room.directory / "large").write_bytes(b"0123456789" * (LARGE // 10))
     with serving(room, SITE.format(directory=room.directory, port=port, back=room.port()), port):
         yield Nginx(port)
+
+
+STAPLING = """
+  server {{
+    listen 127.0.0.1:{port} ssl;
+    ssl_certificate {directory}/{name}.pem;
+    ssl_certificate_key {directory}/{name}.key;
+    ssl_protocols TLSv1.2 TLSv1.3;
+    {stapling}
+    return 200 "good morning";
+  }}
+"""
+KINDS = ("good", "revoked", "demanded", "demanded and missing")
+
+
+@dataclass(frozen=True)
+class Stapling:
+    """An nginx whose sites staple OCSP responses.
+
+    Attributes:
+        ca_file: the authority of their certificates.
+        ports: by `KINDS`; the certificates of the last two have the extension must-staple.
+    """
+
+    ca_file: Path
+    ports: dict[str, int]
+
+
+@server
+def nginx_stapling(room: Room) -> Iterator[Stapling]:
+    authority = Authority(room.directory)
+    ports = {kind: room.port() for kind in KINDS}
+    blocks = [_stapling(authority, kind, port) for kind, port in ports.items()]
+    with serving(room, "".join(blocks), ports[KINDS[-1]]):
+        yield Stapling(authority.ca_file, ports)
+
+
+def _stapling(authority: Authority, kind: str, port: int) -> str:
+    """Issue a certificate and a response for one site; return its configuration."""
+    name = kind.replace(" ", "-")
+    must_staple = x509.TLSFeature([x509.TLSFeatureType.status_request])
+    leaf = authority.issue(extensions=[must_staple] if "demanded" in kind else [], name=name)
+    response = authority.directory / f"{name}.der"
+    response.write_bytes(authority.status(leaf, revoked=kind == "revoked"))
+    stapling = "" if "missing" in kind else f"ssl_stapling on; ssl_stapling_file {response};"
+    return STAPLING.format(port=port, directory=authority.directory, name=name, stapling=stapling)

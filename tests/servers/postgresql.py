@@ -57,21 +57,43 @@ def postgresql_pair(room: Room) -> Iterator[PostgreSqlPair]:
 @server
 def pgbouncer(room: Room) -> Iterator[PostgreSql]:
     """A transaction pool for `USER` and `DATABASE` only, with at most `MOST_CLIENTS` clients."""
-    room.needs("pgbouncer")
+    with _running(room, _made(room)) as behind, _pooled(room, f"port={behind}", "scram-sha-256") as port:
+        yield PostgreSql(port)
+
+
+@server
+def pgbouncer_any(room: Room) -> Iterator[PostgreSql]:
+    """A pool that takes any user with any password, and logs in to `DATABASE` itself."""
     with _running(room, _made(room)) as behind:
-        made = PostgreSql(room.port())
-        users = room.write("users.txt", f'"{USER}" "{PASSWORD}"\n')
-        settings = {
-            "listen_addr": "127.0.0.1", "listen_port": made.port, "unix_socket_dir": "", "pool_mode": "transaction",
-            "auth_type": "scram-sha-256", "auth_file": users, "client_tls_sslmode": "allow",
-            "client_tls_cert_file": room.directory / "leaf.pem", "client_tls_key_file": room.directory / "leaf.key",
-            "max_client_conn": MOST_CLIENTS,
-        }  # fmt: skip
-        lines = [f"{name} = {value}\n" for name, value in settings.items()]
-        pool = f"[databases]\n{DATABASE} = host=127.0.0.1 port={behind}\n[pgbouncer]\n"
-        config = room.write("pgbouncer.ini", pool + "".join(lines))
-        with room.running("pgbouncer", config, ready=listening(made.port), user=NOBODY):
-            yield made
+        login = f"port={behind} user={USER} password={PASSWORD}"
+        with _pooled(room, login, "any") as port:
+            yield PostgreSql(port)
+
+
+@server
+def pgbouncer_alone(room: Room) -> Iterator[PostgreSql]:
+    """The same pool as `pgbouncer_any`, without a server behind it."""
+    with _pooled(room, f"port={room.port()} user={USER} password={PASSWORD}", "any") as port:
+        yield PostgreSql(port)
+
+
+@contextmanager
+def _pooled(room: Room, behind: str, auth_type: str) -> Iterator[int]:
+    """Run PgBouncer before a server; yield its port."""
+    room.needs("pgbouncer")
+    port, (certificate, key) = room.port(), room.certificate()
+    users = room.write("users.txt", f'"{USER}" "{PASSWORD}"\n')
+    settings = {
+        "listen_addr": "127.0.0.1", "listen_port": port, "unix_socket_dir": "", "pool_mode": "transaction",
+        "auth_type": auth_type, "auth_file": users, "client_tls_sslmode": "allow",
+        "client_tls_cert_file": certificate, "client_tls_key_file": key,
+        "max_client_conn": MOST_CLIENTS,
+    }  # fmt: skip
+    lines = [f"{name} = {value}\n" for name, value in settings.items()]
+    pool = f"[databases]\n{DATABASE} = host=127.0.0.1 {behind}\n[pgbouncer]\n"
+    config = room.write("pgbouncer.ini", pool + "".join(lines))
+    with room.running("pgbouncer", config, ready=listening(port), user=NOBODY):
+        yield port
 
 
 def _made(room: Room) -> Path:

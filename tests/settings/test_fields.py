@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from probe_exporter.settings.cel import MAX_COPIED_ELEMENTS, Cel
-from probe_exporter.settings.fields import Duration, FilePath, Port, Size, Text, encode, nearest
+from probe_exporter.settings.fields import Duration, FilePath, Port, Size, Text, encode, nearest, shorten
 from probe_exporter.settings.regexps import LateRegexp, Regexp
 from probe_exporter.settings.secrets import Secret
 from tests.cost import cpu_seconds, expect_cheaper
@@ -272,3 +272,8 @@ def test_cel_reports_deeply_nested_body() -> None:
         body = [body]
     with pytest.raises(ValueError, match="too deep"):
         Cel("body.map(x, x).size() > 0").evaluate(body)
+
+
+def test_shorten_keeps_short_texts() -> None:
+    assert shorten("abc", 3) == "abc"
+    assert shorten("abcd", 3) == "abc…"

@@ -40,20 +40,27 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class PortDependent:
     """Bytes that contain port numbers, so that they are made when the ports are known."""
 
     make: Callable[[Callable[[str], str]], bytes]  # receives a function that fills in ports
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class Action:
     """An action on the connection other than sending bytes."""
 
     do: Callable[..., None]
 
 
-Part = bytes | Pause | Repeat | Finish | Made | Act
+@dataclass(frozen=True, slots=True)
+class Hear:
+    """Wait until the client has sent these bytes, or closes."""
+
+    data: bytes
+
+
+Part = bytes | Pause | Repeat | Finish | PortDependent | Action | Hear
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,22 @@ def days(number: float) -> datetime.timedelta:
     return datetime.timedelta(days=number)
 
 
+def timestamps(*log_ids: bytes) -> x509.ExtensionType:
+    """Return the extension with signed certificate timestamps of these logs (RFC 6962, 3.3). Nobody verifies them."""
+    signature = b"\x04\x03" + _sized(b"a signature")  # by ECDSA with SHA-256
+    stamps = [b"\0" + log_id + (1_700_000_000_000).to_bytes(8, "big") + _sized(b"") + signature for log_id in log_ids]
+    listed = _sized(b"".join(map(_sized, stamps)))
+    size = len(listed)
+    length = (
+        bytes([size]) if size < 0x80 else bytes([0x81, size]) if size < 0x100 else b"\x82" + size.to_bytes(2, "big")
+    )
+    return x509.UnrecognizedExtension(x509.PrecertificateSignedCertificateTimestamps.oid, b"\x04" + length + listed)
+
+
+def _sized(data: bytes) -> bytes:
+    return len(data).to_bytes(2, "big") + data
+
+
 def a_name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
 
@@ -48,10 +64,11 @@ class Authority(StreamServer):
     def __init__(self, directory: Path) -> None:
         super().__init__()
         self.directory = directory
+        self.name = "root"
         self.key: Key = ec.generate_private_key(ec.SECP256R1())
         self.root = self._sign(
             x509.CertificateBuilder()
-            .subject_name(a_name("root"))
+            .subject_name(a_name(self.name))
             .public_key(self.key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False)
@@ -61,6 +78,12 @@ class Authority(StreamServer):
         self.pages: dict[str, Page | Callable[[bytes], bytes]] = {}
         self.requests: list[str] = []
 
+    def issue_intermediate(self, *extensions: x509.ExtensionType) -> Intermediate:
+        """Issue the certificate of an authority, which then issues the certificates of servers."""
+        may_issue = x509.BasicConstraints(ca=True, path_length=0)
+        certificate = self.issue(extensions=[may_issue, *extensions], name="intermediate")
+        return Intermediate(self, certificate, self.key_of("intermediate"))
+
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
 
@@ -69,7 +92,7 @@ class Authority(StreamServer):
     ) -> x509.Certificate:
         start = now() + days(begins)
         return (
-            builder.issuer_name(a_name("root"))
+            builder.issuer_name(a_name(self.name))
             .serial_number(x509.random_serial_number())
             .not_valid_before(start)
             .not_valid_after(start + days(lasts))
@@ -99,8 +122,8 @@ class Authority(StreamServer):
         if urls:
             points = [x509.DistributionPoint([x509.UniformResourceIdentifier(url)], None, None, None) for url in urls]
             builder = builder.add_extension(x509.CRLDistributionPoints(points), critical=False)
-        for extension in extensions:
-            builder = builder.add_extension(extension, critical=False)
+        # The builder refuses what a hostile authority may issue, such as two extensions of one kind.
+        builder._extensions += [x509.Extension(extension.oid, False, extension) for extension in extensions]
         certificate = self._sign(builder, **times)
         plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         (self.directory / f"{name}.pem").write_bytes(certificate.public_bytes(PEM))
@@ -117,7 +140,7 @@ class Authority(StreamServer):
         extensions: Sequence[x509.ExtensionType] = (),
     ) -> bytes:
         """Return a list of serial numbers. Without `ends` it does not say when the next one is due."""
-        builder = x509.CertificateRevocationListBuilder().issuer_name(a_name("root"))
+        builder = x509.CertificateRevocationListBuilder().issuer_name(a_name(self.name))
         builder = builder.last_update(now() + days(begins)).next_update(now() + days(1.0 if ends is None else ends))
         when = now() + days(begins)
         # The builder copies its entries at each call, which takes minutes for a long list.
@@ -133,6 +156,7 @@ class Authority(StreamServer):
         certificate: x509.Certificate,
         *,
         revoked: bool = False,
+        unknown: bool = False,
         begins: float = -1.0,
         ends: float | None = 1.0,
         signer: tuple[x509.Certificate, Key] | None = None,
@@ -140,11 +164,12 @@ class Authority(StreamServer):
     ) -> bytes:
         """Return an OCSP response about a certificate, signed by the root unless another signer is given."""
         by, key = signer or (self.root, self.key)
+        status = ocsp.OCSPCertStatus.UNKNOWN if unknown else ocsp.OCSPCertStatus.GOOD
         builder = ocsp.OCSPResponseBuilder().add_response(
             certificate,
             self.root,
             hashes.SHA1(),  # identifies the issuer
-            ocsp.OCSPCertStatus.REVOKED if revoked else ocsp.OCSPCertStatus.GOOD,
+            ocsp.OCSPCertStatus.REVOKED if revoked else status,
             now() + days(begins),
             None if ends is None else now() + days(ends),
             now() - days(1) if revoked else None,
@@ -187,6 +212,27 @@ class Authority(StreamServer):
             pass
         finally:
             writer.close()
+
+
+class Intermediate(Authority):
+    """An authority below another one. It publishes on the web server of that one."""
+
+    def __init__(
+        self, above: Authority, certificate: x509.Certificate, key: Key
+    ) -> None:  # it needs no root of its own
+        self.directory = above.directory
+        self.name = "intermediate"
+        self.key = key
+        self.root = certificate
+
+    def issue(
+        self, *urls: str, extensions: Iterable[x509.ExtensionType] = (), name: str = "leaf", **times: float
+    ) -> x509.Certificate:
+        """Issue a certificate, and write it with that of the authority."""
+        certificate = super().issue(*urls, extensions=extensions, name=name, **times)
+        with (self.directory / f"{name}.pem").open("ab") as file:
+            file.write(self.root.public_bytes(PEM))
+        return certificate
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from hpack import Decoder
 
-from tests.targets.answers import Answer, End, Header, Made, Part
+from tests.targets.answers import Answer, End, Header, Part, PortDependent
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -145,7 +145,7 @@ def reply(status: int | str = 200, body: bytes = b"", *fields: Header, length: b
         filled = [(name, fill(value)) for name, value in fields]
         return head(status, *filled, *announced, end=not body) + (data(body) if body else b"")
 
-    return said(Made(make))
+    return said(PortDependent(make))
 
 
 def redirect(status: int, location: str, *fields: Header, body: bytes = b"moved") -> Answer:

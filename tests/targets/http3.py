@@ -11,6 +11,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +27,7 @@ from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, Protoc
 from aioquic.quic.packet import QuicErrorCode, QuicProtocolVersion
 from cryptography import x509
 
-from tests.targets.answers import Act, Answer, End, Header, Made, Part, Pause, Repeat
+from tests.targets.answers import Action, Answer, End, Header, Part, Pause, PortDependent, Repeat
 from tests.targets.http2 import integer
 
 DATA, HEADERS, CANCEL_PUSH, SETTINGS, PUSH_PROMISE, GOAWAY, MAX_PUSH_ID = 0, 1, 3, 4, 5, 7, 13
@@ -86,7 +87,7 @@ def reply(status: int | str = 200, body: bytes = b"", *fields: Header, length: b
         filled = [(name, fill(value)) for name, value in fields]
         return head(status, *filled, *announced) + (data(body) if body else b"")
 
-    return said(Made(make))
+    return said(PortDependent(make))
 
 
 def redirect(status: int, location: str, *fields: Header, body: bytes = b"moved") -> Answer:
@@ -97,7 +98,7 @@ def redirect(status: int, location: str, *fields: Header, body: bytes = b"moved"
 # Actions on the connection, beside the stream of the answer.
 
 
-def opened(kind: int, content: bytes) -> Act:
+def opened(kind: int, content: bytes) -> Action:
     """Open one more unidirectional stream of the server."""
 
     def do(quic: QuicConnection, stream: int) -> None:
@@ -105,42 +106,42 @@ def opened(kind: int, content: bytes) -> Act:
             quic.get_next_available_stream_id(is_unidirectional=True), encode_uint_var(kind) + content
         )
 
-    return Act(do)
+    return Action(do)
 
 
-def both_ways(content: bytes) -> Act:
+def both_ways(content: bytes) -> Action:
     """Open a bidirectional stream of the server, which HTTP/3 does not allow."""
-    return Act(lambda quic, stream: quic.send_stream_data(quic.get_next_available_stream_id(), content))
+    return Action(lambda quic, stream: quic.send_stream_data(quic.get_next_available_stream_id(), content))
 
 
-def on_control(content: bytes, *, end: bool = False) -> Act:
+def on_control(content: bytes, *, end: bool = False) -> Action:
     """Send more on the control stream, the first that the server opened."""
-    return Act(lambda quic, stream: quic.send_stream_data(3, content, end))
+    return Action(lambda quic, stream: quic.send_stream_data(3, content, end))
 
 
-def goaway(refused_from: int) -> Act:
+def goaway(refused_from: int) -> Action:
     """Send GOAWAY: requests from this one on are not processed."""
     return on_control(frame(GOAWAY, encode_uint_var(refused_from)))
 
 
-def reset(code: int = INTERNAL_ERROR) -> Act:
+def reset(code: int = INTERNAL_ERROR) -> Action:
     """End the answer's stream by RESET_STREAM."""
-    return Act(lambda quic, stream: quic.reset_stream(stream, code))
+    return Action(lambda quic, stream: quic.reset_stream(stream, code))
 
 
-def stop(code: int = NO_ERROR) -> Act:
+def stop(code: int = NO_ERROR) -> Action:
     """Send STOP_SENDING: the server does not want the rest of the request."""
-    return Act(lambda quic, stream: quic.stop_stream(stream, code))
+    return Action(lambda quic, stream: quic.stop_stream(stream, code))
 
 
-def close(code: int = NO_ERROR, phrase: str = "") -> Act:
+def close(code: int = NO_ERROR, phrase: str = "") -> Action:
     """Close the connection with an error code of HTTP/3."""
-    return Act(lambda quic, stream: quic.close(error_code=code, reason_phrase=phrase))
+    return Action(lambda quic, stream: quic.close(error_code=code, reason_phrase=phrase))
 
 
-def close_transport(code: int = QuicErrorCode.INTERNAL_ERROR, phrase: str = "") -> Act:
+def close_transport(code: int = QuicErrorCode.INTERNAL_ERROR, phrase: str = "") -> Action:
     """Close the connection with an error code of QUIC."""
-    return Act(lambda quic, stream: quic.close(error_code=code, frame_type=0, reason_phrase=phrase))
+    return Action(lambda quic, stream: quic.close(error_code=code, frame_type=0, reason_phrase=phrase))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,7 @@ class Quic:
         certificate: name of a `Pki` certificate.
         client_ca: name of a `Pki` certificate that must have signed the client's certificate.
         suite: the only cipher suite, by aioquic's name.
+        groups: the groups for the key exchange, by aioquic's names; empty for its defaults.
         alpn: protocols to choose from, best first.
         versions: of QUIC.
         retry: whether the client's address is validated first (Retry packet).
@@ -160,12 +162,14 @@ class Quic:
         window: bytes that a client may ever send on a stream; 0 for no limit.
         idle_timeout: seconds without packets after which a connection is dropped.
         early: answer sent as soon as the head of a request has arrived.
+        staples: extensions beside the server's certificate, if the client has requested an OCSP response.
         connections: all connections so far.
     """
 
     certificate: str = "leaf"
     client_ca: str | None = None
     suite: str = "AES_128_GCM_SHA256"
+    groups: tuple[str, ...] = ()
     alpn: tuple[str, ...] = ("h3",)
     versions: tuple[int, ...] = (QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2)
     retry: bool = False
@@ -175,10 +179,11 @@ class Quic:
     window: int = 0
     idle_timeout: float = 60.0
     early: Answer | None = None
+    staples: bytes = b""
     connections: list[QuicConnection] = field(default_factory=list)
 
 
-class Stage(Protocol):
+class SiteCallbacks(Protocol):
     """The methods of the site that the server calls."""
 
     abandoned: asyncio.Event
@@ -193,7 +198,9 @@ class Stage(Protocol):
         """Start a task that is cancelled when the site stops."""
 
 
-async def serve(sock: socket.socket, quic: Quic, pki: Path, stage: Stage) -> contextlib.AbstractContextManager[Any]:
+async def serve(
+    sock: socket.socket, quic: Quic, pki: Path, stage: SiteCallbacks
+) -> contextlib.AbstractContextManager[Any]:
     """Listen on a bound UDP socket; the result closes it."""
     loop = asyncio.get_running_loop()
     if quic.stateless is not None:
@@ -238,7 +245,7 @@ class _Connection(QuicConnectionProtocol):
     """A client's connection: passes its requests to the site and sends the answers."""
 
     def __init__(
-        self, connection: QuicConnection, quic: Quic, authority: x509.Certificate | None, stage: Stage
+        self, connection: QuicConnection, quic: Quic, authority: x509.Certificate | None, stage: SiteCallbacks
     ) -> None:
         super().__init__(connection)
         quic.connections.append(connection)
@@ -249,8 +256,9 @@ class _Connection(QuicConnectionProtocol):
         self._http: _Http | None = None
         self._requests: dict[int, tuple[list[Header], bytearray]] = {}
         self._ended = asyncio.Event()
-        if authority is not None:
-            _ask_for_certificate(connection)
+        _change_tls(connection, asking=authority is not None, groups=quic.groups)
+        if quic.staples:
+            _staple(connection, quic.staples)
         if quic.window:  # aioquic would enlarge it
             connection._write_stream_limits = lambda *_, **__: None  # type: ignore[method-assign]
 
@@ -311,9 +319,9 @@ class _Connection(QuicConnectionProtocol):
         match part:
             case bytes():
                 await self._send(stream, part)
-            case Made(make):
+            case PortDependent(make):
                 await self._send(stream, make(self._stage.fill))
-            case Act(do):
+            case Action(do):
                 do(self._quic, stream)
                 self.transmit()
             case Pause(seconds):
@@ -351,15 +359,45 @@ class _Http(H3Connection):
         self._local_decoder_stream_id = self._create_uni_stream(DECODER)
 
 
-def _ask_for_certificate(connection: QuicConnection) -> None:
-    """Make a server request its client's certificate, as aioquic's own tests do."""
+def _change_tls(connection: QuicConnection, *, asking: bool, groups: tuple[str, ...]) -> None:
+    """Make a server request its client's certificate, as aioquic's own tests do, and support certain groups only."""
     initialize = connection._initialize
 
-    def asking(peer_cid: bytes) -> None:
+    def changed(peer_cid: bytes) -> None:
         initialize(peer_cid)
-        connection.tls._request_client_certificate = True
+        connection.tls._request_client_certificate = asking
+        if groups:
+            connection.tls._supported_groups = [aioquic.tls.Group[name] for name in groups]
 
-    connection._initialize = asking  # type: ignore[method-assign]
+    connection._initialize = changed  # type: ignore[method-assign]
+
+
+def _staple(connection: QuicConnection, extensions: bytes) -> None:
+    """Make a server send extensions with its certificate, if the client requests an OCSP response properly."""
+    initialize = connection._initialize
+
+    def stapling(peer_cid: bytes) -> None:
+        initialize(peer_cid)
+        handle = connection.tls._server_handle_hello
+        connection.tls._server_handle_hello = partial(_with_extensions, handle, connection.tls, extensions)  # type: ignore[method-assign]
+
+    connection._initialize = stapling  # type: ignore[method-assign]
+
+
+def _with_extensions(handle: Callable[..., None], tls: aioquic.tls.Context, extensions: bytes, *arguments: Any) -> None:
+    """Handle a ClientHello while the function that encodes certificates is another one."""
+    push = aioquic.tls.push_certificate
+
+    def push_with_extensions(buf: Any, certificate: aioquic.tls.Certificate) -> None:
+        if (aioquic.tls.ExtensionType.STATUS_REQUEST, b"\x01\0\0\0\0") in (tls.received_extensions or ()):
+            certificate.certificates[0] = (certificate.certificates[0][0], extensions)
+        push(buf, certificate)
+
+    aioquic.tls.push_certificate = push_with_extensions
+    try:
+        handle(*arguments)
+    finally:
+        aioquic.tls.push_certificate = push
 
 
 class _Hello:

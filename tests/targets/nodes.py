@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -86,7 +88,67 @@ def page(head: bytes = b"HTTP/1.1 200 OK\r\n") -> Play:
     return play
 
 
-def _sockets(addresses: Mapping[str, Node]) -> dict[str, socket.socket]:
+def relay(port: int) -> Play:
+    """Return a behaviour: pass everything on to a server on 127.0.0.1 and back, until one of them closes."""
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, onward = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.closing(onward):
+            ways = [asyncio.ensure_future(copy(reader, onward)), asyncio.ensure_future(copy(there, writer))]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+
+    return play
+
+
+Respond = Callable[[bytes], bytes]
+"""Returns the answer to a datagram."""
+
+
+class _Responder(asyncio.DatagramProtocol):
+    def __init__(self, respond: Respond) -> None:
+        self._respond = respond
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)  # uvloop's is no instance of it
+
+    def datagram_received(self, data: bytes, sender: object) -> None:
+        self._transport.sendto(self._respond(data), sender)  # type: ignore[arg-type]  # typeshed has tuples alone
+
+
+@asynccontextmanager
+async def udp_nodes(addresses: Mapping[str, Respond | None]) -> AsyncIterator[int]:
+    """Answer datagrams on every address, and yield the port; None is for an address whose port is closed."""
+    while True:
+        with contextlib.suppress(OSError):
+            sockets = _sockets(addresses, socket.SOCK_DGRAM)
+            break
+        await asyncio.sleep(0.01)
+    port: int = sockets[next(iter(addresses))].getsockname()[1]
+    async with contextlib.AsyncExitStack() as stack:
+        for address, respond in addresses.items():
+            if respond is None:  # it hears only its peer, so the port is closed to others, and nobody else can have it
+                sockets[address].connect((address, 9))
+                stack.callback(sockets[address].close)
+                continue
+            sockets[address].setblocking(False)
+            transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                partial(_Responder, respond), sock=sockets[address]
+            )
+            stack.callback(transport.close)
+        yield port
+
+
+def _sockets(addresses: Iterable[str], kind: int = socket.SOCK_STREAM) -> dict[str, socket.socket]:
     """Return a socket for each address, all with the same port.
 
     Raises:
@@ -96,7 +158,8 @@ def _sockets(addresses: Mapping[str, Node]) -> dict[str, socket.socket]:
     bound: dict[str, socket.socket] = {}
     try:
         for address in addresses:
-            bound[address] = sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            bound[address] = sock = socket.socket(family, kind)
             sock.bind((address, port))
             port = sock.getsockname()[1]
     except OSError:

@@ -102,7 +102,7 @@ async def failing(awaitable: Awaitable[object]) -> ProbeFailed:
     return failed.value
 
 
-class Shaker:
+class TlsPeer:
     """A TLS server in a thread, for one client; it keeps the client's first data and the result of the handshake.
 
     Attributes:
@@ -158,7 +158,7 @@ class Shaker:
 
 
 def trust(pki: Pki, authority: str = "root", **settings: Any) -> TLSSettings:
-    return TLSSettings.model_validate({"ca_file": str(pki.directory / f"{authority}.pem"), **settings})
+    return TLSSettings.model_validate(pki.trust(authority, **settings))
 
 
 def over_tls(pki: Pki, **settings: Any) -> ConnectSettings:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -96,6 +97,10 @@ class Pki:
         self._make_leaves()
         self._make_bad_leaves()
         self._make_odd_chains()
+
+    def trust(self, root: str = "root", **more: Any) -> dict[str, Any]:
+        """Return a ``tls_config`` that trusts a root."""
+        return {"ca_file": str(self.directory / f"{root}.pem"), **more}
 
     def _make_authorities(self) -> None:
         self.root = self._issue("root", None, ca=True, days=3650)

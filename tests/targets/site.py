@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.targets import http2, http3
-from tests.targets.answers import Answer, End, Finish, Header, Made, Part, Pause, Repeat, reply
+from tests.targets.answers import Answer, End, Finish, Header, Hear, Part, Pause, PortDependent, Repeat, reply
 
 MAX_HEAD = 1 << 20
 LINGER_RESET = b"\1\0\0\0\0\0\0\0"  # struct linger {on, 0 seconds}: close sends RST
@@ -236,6 +236,8 @@ class Site:
         for part in answer.parts:
             if isinstance(part, Finish):
                 await _finish(reader, writer)
+            elif isinstance(part, Hear):
+                await _hear(part.data, reader)
             else:
                 await self._say(part, writer)
         if answer.end is End.HOLD:
@@ -251,7 +253,7 @@ class Site:
             case bytes():
                 writer.write(self._with_ports(part))
                 await writer.drain()
-            case Made(make):
+            case PortDependent(make):
                 writer.write(make(self.fill))
                 await writer.drain()
             case Pause(seconds):
@@ -294,6 +296,13 @@ def both_loopbacks(kind: socket.SocketKind = socket.SOCK_STREAM, port: int = 0) 
                 raise
         else:
             return [four, six]
+
+
+async def _hear(data: bytes, reader: asyncio.StreamReader) -> None:
+    """Read until the client has sent these bytes, or closes."""
+    heard = b""
+    while data not in heard and (more := await reader.read(65536)):
+        heard += more
 
 
 async def _finish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -10,7 +10,7 @@ import pytest
 from probe_exporter.telemetry.collector import MAX_BUSY, MAX_GROWTH, MAX_WAIT_SECONDS, MIN_PENDING, Collector
 
 
-class Watched:
+class SimulatedCollector:
     """A collector with a clock and numbers that the test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,8 +33,8 @@ class Watched:
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
-    return Watched(monkeypatch)
+def watched(monkeypatch: pytest.MonkeyPatch) -> SimulatedCollector:
+    return SimulatedCollector(monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     ],
 )
 def test_collection_runs_if_it_is_due_and_few_objects_are_alive(
-    watched: Watched, pending: int, busy: int, collects: bool
+    watched: SimulatedCollector, pending: int, busy: int, collects: bool
 ) -> None:
     watched.pending, watched.busy = pending - 1, busy
     watched.collector.collect_if_due()
@@ -55,7 +55,7 @@ def test_collection_runs_if_it_is_due_and_few_objects_are_alive(
     assert watched.collects() is collects
 
 
-def test_collection_waits_while_many_objects_are_being_made(watched: Watched) -> None:
+def test_collection_waits_while_many_objects_are_being_made(watched: SimulatedCollector) -> None:
     """A thread that reads a large file makes millions, and a full collection would hold the event loop for seconds."""
     for pending in range(MIN_PENDING, 10 * MIN_PENDING, MAX_GROWTH + 1):
         watched.pending = pending
@@ -63,7 +63,7 @@ def test_collection_waits_while_many_objects_are_being_made(watched: Watched) ->
     assert watched.collects(), "the file has been read"
 
 
-def test_collection_that_is_due_waits_at_most_a_minute(watched: Watched) -> None:
+def test_collection_that_is_due_waits_at_most_a_minute(watched: SimulatedCollector) -> None:
     watched.pending, watched.busy = MIN_PENDING, 10_000
     assert not watched.collects()
     watched.now += MAX_WAIT_SECONDS + 1

@@ -26,6 +26,7 @@ FROM_THE_START = {
     "probe_exporter_probes_rejected_total": "counter",
     "probe_exporter_probes_waiting": "gauge",
     "probe_exporter_targets_denied_total": "counter",
+    "probe_exporter_addresses_denied_total": "counter",
     "probe_exporter_worker_restarts_total": "counter",
     "promhttp_metric_handler_requests_in_flight": "gauge",
     "python_info": "gauge",
@@ -164,6 +165,18 @@ def test_denied_targets_keep_count_of_removed_modules() -> None:
     assert value(telemetry, "probe_exporter_targets_denied_total") == 2
     telemetry.configured(["dns"])
     assert value(telemetry, "probe_exporter_targets_denied_total") == 2
+
+
+def test_denied_addresses_of_a_probe_are_counted_whether_or_not_it_passed() -> None:
+    telemetry = probed("http", "dns")
+    name = "probe_exporter_addresses_denied_total"
+    assert value(telemetry, name) == 0
+    telemetry.tally("http").deny_addresses(["", "target_denied", "connect_refused", "target_denied"])
+    telemetry.tally("dns").deny_addresses(["target_denied"])
+    assert value(telemetry, name) == 3
+    telemetry.configured(["dns"])
+    assert value(telemetry, name) == 3
+    assert value(telemetry, "probe_exporter_targets_denied_total") == 0
 
 
 # --- cardinality -------------------------------------------------------------------------------------------

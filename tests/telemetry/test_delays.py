@@ -61,6 +61,19 @@ async def test_delay_is_never_longer_than_the_probe(watched: Watched) -> None:
     assert watched.delays.end(first) == pytest.approx(1.1 - TICK_SECONDS)
 
 
+@pytest.mark.parametrize(("later", "longest"), [(0.0, 0.002), (0.2, 0.2)])
+async def test_part_of_a_delay_before_a_probe_does_not_count(watched: Watched, later: float, longest: float) -> None:
+    first = watched.delays.begin()
+    watched.now += TICK_SECONDS + 1.0
+    second = watched.delays.begin()  # in the turn that is late, before its timer runs
+    watched.now += 0.002
+    watched.delays.tick()
+    watched.tick(later)
+    watched.tick()
+    assert watched.delays.end(second) == pytest.approx(longest)
+    assert watched.delays.end(first) == pytest.approx(1.002)
+
+
 async def test_resolution_of_timers_is_no_delay(watched: Watched) -> None:
     began = watched.delays.begin()
     watched.tick(RESOLUTION_SECONDS / 2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -320,3 +322,26 @@ def test_summary_of_a_large_certificate_has_no_names() -> None:
     summary = certificates.read(large).summary
     assert (summary.names, summary.subject, summary.common_name) == ((), "", "")
     assert summary.not_after == large.not_valid_after_utc.timestamp()
+
+
+STRANGE = """
+import sys
+from cryptography import x509
+from probe_exporter.tls import certificates
+der = sys.stdin.buffer.read().replace(bytes.fromhex("020105"), bytes.fromhex("0201fb"), 1)
+found = certificates.read(x509.load_der_x509_certificate(der))
+print(found.labels.subject, found.labels.serialnumber)
+"""
+"""Makes the serial number negative; cryptography warns of that, and of a country that is no code of two letters."""
+
+
+def test_strange_certificate_writes_no_warning() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    with pytest.warns(UserWarning, match="length"):
+        name = x509.Name([x509.NameAttribute(NameOID.COUNTRY_NAME, "land", _validate=False)])
+    begin = datetime.datetime.now(datetime.UTC)
+    end = begin + datetime.timedelta(days=1)
+    certificate = x509.CertificateBuilder(name, name, key.public_key(), 5, begin, end).sign(key, hashes.SHA256())
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    done = subprocess.run([sys.executable, "-c", STRANGE], input=der, capture_output=True, timeout=120, check=True)
+    assert (done.stdout, done.stderr) == (b"C=land 05\n", b"")

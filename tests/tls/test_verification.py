@@ -22,8 +22,9 @@ from probe_exporter.prober.run import Probe
 from probe_exporter.tls import certificates
 from probe_exporter.tls.certificates import Certificate
 from probe_exporter.tls.context import MAX_CONTEXTS, client_context, forget_contexts
-from probe_exporter.tls.handshake import NO_CHAIN, Handshake, VerificationFailed, report, report_no_chain
+from probe_exporter.tls.handshake import Handshake, VerificationFailed
 from probe_exporter.tls.layer import Layer
+from probe_exporter.tls.metrics import NO_CHAIN, report_handshake, report_no_chain
 from probe_exporter.tls.settings import TLSSettings
 from probe_exporter.tls.suites import CIPHERS, TLS13_CIPHERS
 from tests.targets import Pki
@@ -628,7 +629,7 @@ def test_layer_fails_on_plaintext(zoo: Zoo, hello: bytes) -> None:
 def reported(handshake: Handshake, *, as_the_original: bool = False) -> dict[str, dict[tuple[str, ...], float]]:
     """Return the samples that a handshake sets, by metric."""
     probe = Probe("target", 0.0)
-    report(probe, handshake)
+    report_handshake(probe, handshake)
     if as_the_original:
         report_no_chain(probe, handshake)
     return {metric.name: dict(samples) for metric, samples in probe.samples.families.items()}

@@ -12,14 +12,14 @@ import pytest
 from probe_exporter.telemetry import logs
 from probe_exporter.tools import commands, new
 from probe_exporter.tools.new import next_steps
-from tests.exporters import ROOT, _environment
+from tests.exporters import ROOT, _environment, run_ours
 
 pytestmark = pytest.mark.slow
 
 
 def tool(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a directory."""
-    return python(directory, "-m", "probe_exporter", *words)
+    return run_ours(directory, *words)
 
 
 def python(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:

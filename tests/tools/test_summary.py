@@ -13,6 +13,7 @@ from rich.cells import cell_len
 
 from probe_exporter.testing import Certificate, Peer, Server, expect, hold, serve
 from tests.exporters import ROOT, _environment
+from tests.targets.several import DENIED, GOOD, REFUSING, REVOKED, stage
 from tests.terminals import Terminal, terminal
 from tests.tools.test_new import python, tool
 
@@ -92,6 +93,44 @@ def test_redirects_show_a_chain_once(tmp_path: Path) -> None:
     assert run.process.returncode == 0, run.text
     assert run.text.count("Certificates of localhost") == 1
     assert run.text.count("Not verified: the module sets insecure_skip_verify.") == 1
+
+
+@WIDTHS
+def test_several_runs_have_a_table_and_certificates_name_their_sender(tmp_path: Path, columns: int) -> None:
+    with stage(tmp_path) as made:
+        (tmp_path / "blackbox.yml").write_text(made.config)
+        run = seen(tmp_path, "every", made.every, columns=columns)
+        again = seen(tmp_path, "again", made.again, columns=columns)
+    assert run.process.returncode == 0, run.text
+    assert f"\nThe certificate of stolen, sent by {REVOKED}, is revoked.\n" in run.text
+    table = run.text.partition("\nRuns\n")[2].partition("\n\n")[0]
+    assert re.findall(r"^  (127\S+(?: \(decides\))?) +(PASS|FAIL) +[\d.]+ [mµ]?s +(\w*)", table, re.MULTILINE) == [
+        (f"{GOOD} (decides)", "PASS", ""),
+        (REFUSING, "FAIL", "connect_refused"),
+        (REVOKED, "PASS", ""),
+        (DENIED, "FAIL", "target_denied"),
+    ]
+    assert f"\nPhases of {GOOD}\n" in run.text
+    text = " ".join(run.text.split())
+    assert f"Certificates of localhost sent by {GOOD} (" in text
+    assert re.search(rf"Certificates of localhost sent by {REVOKED} \([^)]+\)\. Verified, but revoked\.", text)
+    assert "stolen revoked, 59 days left" in text
+    assert "stolen: Its authority has revoked it" in text
+    assert "probe_address_success" not in run.text, "the table says it"
+    assert again.process.returncode == 1
+    assert re.findall(r"^  (attempt \d(?: \(decides\))?) +FAIL ", again.text, re.MULTILINE) == [
+        "attempt 1", "attempt 2", "attempt 3 (decides)"
+    ]  # fmt: skip
+    assert "\nPhases of attempt 3\n" in again.text
+    assert max(widest(run.text), widest(again.text)) <= columns
+
+
+def test_one_run_of_several_needs_no_table(tmp_path: Path, port: Server) -> None:
+    (tmp_path / "blackbox.yml").write_text("modules: {m: {prober: tcp, attempts: {}}}")
+    run = seen(tmp_path, "m", str(port))
+    assert run.process.returncode == 0
+    assert "\nPhases\n" in run.text
+    assert "Runs" not in run.text
 
 
 def test_debug_adds_log_and_settings(tmp_path: Path, page: Server) -> None:

@@ -14,7 +14,7 @@ from tests.descriptors import no_descriptors
 from tests.waiting import until
 
 
-class Greeter(asyncio.Protocol):
+class GreetingProtocol(asyncio.Protocol):
     """Greets each client and closes."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -23,7 +23,7 @@ class Greeter(asyncio.Protocol):
         wire.close()
 
 
-class Accepting:
+class AcceptingSocket:
     """A listening socket, and how many connections each turn of the loop has accepted."""
 
     def __init__(self) -> None:
@@ -33,22 +33,22 @@ class Accepting:
         self.most = 0
         self.accepted = 0
 
-    def make(self) -> Greeter:
+    def make(self) -> GreetingProtocol:
         if not self.in_this_turn:
             asyncio.get_running_loop().call_soon(self._end_turn)
         self.in_this_turn += 1
         self.accepted += 1
         self.most = max(self.most, self.in_this_turn)
-        return Greeter()
+        return GreetingProtocol()
 
     def _end_turn(self) -> None:
         self.in_this_turn = 0
 
 
 @contextlib.asynccontextmanager
-async def accepting(*, start: bool = True) -> AsyncIterator[Accepting]:
+async def accepting(*, start: bool = True) -> AsyncIterator[AcceptingSocket]:
     codecs.lookup("idna")  # the event loop loads the codec when it first connects, which needs a file descriptor
-    one = Accepting()
+    one = AcceptingSocket()
     if start:
         one.acceptor.start()
     try:

@@ -27,9 +27,9 @@ from probe_exporter.web.connections import Connections
 from probe_exporter.web.listening import Listener, listen
 from probe_exporter.web.tls import HANDSHAKE_SECONDS
 from tests import exporters
-from tests.asking import ask
 from tests.cost import expect_cheaper
 from tests.exporters import Response, Server
+from tests.http_client import ask
 from tests.programs import find
 from tests.targets import Pki
 from tests.test_cli import run
@@ -43,7 +43,7 @@ TLS = "tls_server_config: {cert_file: leaf.pem, key_file: leaf.key, %s}\n"
 VERIFYING = "client_ca_file: root.pem, client_auth_type: RequireAndVerifyClientCert"
 
 
-def furnish(directory: Path, pki: Pki) -> Path:
+def write_web_directory(directory: Path, pki: Pki) -> Path:
     """Write certificates and a configuration. The web config has a directory of its own, to test relative paths."""
     web = directory / "web"
     web.mkdir()
@@ -65,7 +65,7 @@ def started(directory: Path, text: str) -> Iterator[Server]:
 @pytest.fixture
 def directory(tmp_path: Path, pki: Pki) -> Path:
     """Return a directory that the test may change."""
-    return furnish(tmp_path, pki)
+    return write_web_directory(tmp_path, pki)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def start(directory: Path) -> Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SharedExporter:
     """An exporter that several tests share. It reloads its web config when the file changes."""
 
     server: Server
@@ -88,17 +88,17 @@ class Shared:
 
 
 @pytest.fixture(scope="module")
-def over_tls(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Iterator[Shared]:
-    directory = furnish(tmp_path_factory.mktemp("tls"), pki)
+def over_tls(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Iterator[SharedExporter]:
+    directory = write_web_directory(tmp_path_factory.mktemp("tls"), pki)
     with started(directory, TLS % "") as server:
-        yield Shared(server, directory)
+        yield SharedExporter(server, directory)
 
 
 @pytest.fixture(scope="module")
-def in_clear(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Iterator[Shared]:
-    directory = furnish(tmp_path_factory.mktemp("clear"), pki)
+def in_clear(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Iterator[SharedExporter]:
+    directory = write_web_directory(tmp_path_factory.mktemp("clear"), pki)
     with started(directory, "{}\n") as server:
-        yield Shared(server, directory)
+        yield SharedExporter(server, directory)
 
 
 def curl(directory: Path, url: str, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -212,7 +212,7 @@ def test_start_exits_with_1_if_the_web_config_is_invalid(directory: Path) -> Non
 
 
 @pytest.mark.slow
-def test_tls_serves_curl_with_a_verified_certificate(over_tls: Shared) -> None:
+def test_tls_serves_curl_with_a_verified_certificate(over_tls: SharedExporter) -> None:
     exporter = over_tls.configured(TLS % "")
     answer = curl(over_tls.directory, f"https://localhost:{exporter.port}/probe?target=x")
     assert answer.stdout.startswith("HTTP/1.1 200 OK"), answer.stderr
@@ -233,7 +233,7 @@ def test_tls_takes_certificate_and_key_from_the_web_config_itself(start: Start, 
 
 
 @pytest.mark.slow
-def test_tls_port_answers_plain_http_with_400(over_tls: Shared) -> None:
+def test_tls_port_answers_plain_http_with_400(over_tls: SharedExporter) -> None:
     exporter = over_tls.configured(TLS % "")
     answer = curl(over_tls.directory, f"http://localhost:{exporter.port}/metrics")
     assert answer.returncode == 0
@@ -261,7 +261,7 @@ def test_tls_port_answers_plain_http_with_400(over_tls: Shared) -> None:
     ],
 )  # fmt: skip
 def test_tls_negotiates_only_configured_versions_ciphers_and_curves(
-    over_tls: Shared, keys: str, flags: list[str], agreed: str
+    over_tls: SharedExporter, keys: str, flags: list[str], agreed: str
 ) -> None:
     """A client without a common version, cipher or curve gets a TLS alert."""
     exporter = over_tls.configured(TLS % keys)
@@ -295,7 +295,7 @@ def test_tls_negotiates_only_configured_versions_ciphers_and_curves(
 )
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_tls_client_auth_policy_decides_which_clients_are_served(
-    over_tls: Shared, keys: str, client: str, served: bool, version: str
+    over_tls: SharedExporter, keys: str, client: str, served: bool, version: str
 ) -> None:
     exporter = over_tls.configured(TLS % keys)
     own = ["--cert", f"{client}.pem", "--key", f"{client}.key"] if client else []
@@ -331,7 +331,7 @@ def test_tls_stays_on_if_the_changed_file_has_none(start: Start, directory: Path
 def test_tls_handshake_garbage_is_not_logged(start: Start, directory: Path) -> None:
     with start(TLS % VERIFYING) as exporter:
         wait_until(lambda: "Listening" in exporter.log.read_text())
-        before = exporter.log.read_text()
+        before = exporter.logged()
         for sent in (b"", b"\x16", b"\x16\x03\x01\x00\x05hello", b"GET / HTTP/1.1\r\n\r\n", os.urandom(3000)):
             with socket.create_connection(("127.0.0.1", exporter.port), 60) as connection:
                 connection.sendall(sent)
@@ -340,7 +340,7 @@ def test_tls_handshake_garbage_is_not_logged(start: Start, directory: Path) -> N
                     pass
         own = ["--cert", "client.pem", "--key", "client.key"]
         assert curl(directory, f"https://localhost:{exporter.port}/-/healthy", *own).stdout.endswith("Healthy")
-        assert exporter.log.read_text() == before
+        assert exporter.logged() == before
 
 
 async def test_tls_handshake_times_out(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,7 +386,7 @@ def replace(path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/-/healthy", "/metrics", "/probe?target=x", "/nope"])
-def test_basic_auth_protects_every_path(in_clear: Shared, path: str) -> None:
+def test_basic_auth_protects_every_path(in_clear: SharedExporter, path: str) -> None:
     exporter = in_clear.configured(f"basic_auth_users: {{who: {HASH}}}\n")
     answer = ask(exporter.port, path)
     assert (answer.status, answer.text) == (401, "Unauthorized\n")
@@ -398,7 +398,7 @@ def test_basic_auth_protects_every_path(in_clear: Shared, path: str) -> None:
     "header",
     ["Basic", "Basic x", "Basic " + base64.b64encode(b"who").decode(), "Bearer right", "Basic \xff", f"Basic {HASH}"],
 )
-def test_basic_auth_refuses_malformed_credentials(in_clear: Shared, header: str) -> None:
+def test_basic_auth_refuses_malformed_credentials(in_clear: SharedExporter, header: str) -> None:
     exporter = in_clear.configured(f"basic_auth_users: {{who: {HASH}}}\n")
     assert ask(exporter.port, "/metrics", headers={"Authorization": header}).status == 401
 
@@ -421,7 +421,7 @@ def test_basic_auth_follows_changed_users_without_a_restart(start: Start, direct
         assert ask(exporter.port, "/-/healthy").status == 200
 
 
-def test_basic_auth_accepts_passwords_with_colons_and_beyond_72_bytes(in_clear: Shared) -> None:
+def test_basic_auth_accepts_passwords_with_colons_and_beyond_72_bytes(in_clear: SharedExporter) -> None:
     long = "a:" * 50
     hashed = bcrypt.hashpw(long.encode()[:72], bcrypt.gensalt(4)).decode()
     exporter = in_clear.configured(f"basic_auth_users: {{who: {hashed}}}\n")
@@ -450,7 +450,7 @@ def test_basic_auth_guesses_cost_the_same_for_any_user_and_delay_no_remembered_l
             assert {guess.result().status for guess in guesses} == {401}
 
 
-def test_configured_headers_are_in_every_answer(in_clear: Shared) -> None:
+def test_configured_headers_are_in_every_answer(in_clear: SharedExporter) -> None:
     values = {
         "Strict-Transport-Security": "max-age=60",
         "X-Content-Type-Options": "nosniff",

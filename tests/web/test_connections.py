@@ -36,7 +36,7 @@ def still() -> None:
     """Use a simulated clock."""
 
 
-class Served:
+class LimitedServer:
     """A server with these limits, and its state for assertions."""
 
     def __init__(self, limits: Limits) -> None:
@@ -74,9 +74,9 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serving(limits: Limits = PATIENT) -> AsyncIterator[Served]:
+async def serving(limits: Limits = PATIENT) -> AsyncIterator[LimitedServer]:
     """Run a server with these limits."""
-    one = Served(limits)
+    one = LimitedServer(limits)
     server = await asyncio.get_running_loop().create_server(one.connections, "127.0.0.1", 0)
     one.port = server.sockets[0].getsockname()[1]
     watching = asyncio.ensure_future(one.connections.watch())

@@ -11,8 +11,8 @@ import pytest
 
 from probe_exporter.web.api import GROUPS
 from tests import exporters
-from tests.asking import ask
 from tests.exporters import Server
+from tests.http_client import ask
 from tests.web.test_routes import PLUGINS, own_metric
 
 CONFIG = """

@@ -25,8 +25,8 @@ from probe_exporter.web.routes import Web
 from probe_exporter.workers.snapshots import snapshot
 from probe_exporter.workers.worker import SupervisorTimeout
 from tests import exporters
-from tests.asking import ask
 from tests.exporters import Server
+from tests.http_client import ask
 from tests.waiting import wait_until
 from tests.web.test_routes import PLUGINS, own_metric
 
@@ -122,7 +122,7 @@ def test_ready_and_health_allow_only_get_and_head(shared: Server, path: str) -> 
 # --- states that a single process does not reach, in-process -------------------------------------------------
 
 
-class Others:
+class OtherWorkers:
     """Other workers with a problem that the test sets."""
 
     number = 3
@@ -157,7 +157,7 @@ async def serving(web: Web) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def a_web(directory: Path, others: Others) -> Web:
+def a_web(directory: Path, others: OtherWorkers) -> Web:
     file = directory / "blackbox.yml"
     file.write_text("modules: {http_2xx: {prober: http}}\n")
     telemetry = Telemetry()
@@ -181,7 +181,7 @@ async def asked(client: ClientSession, url: str) -> tuple[int, str]:
 async def test_late_event_loop_is_healthy_and_not_ready(tmp_path: Path) -> None:
     """A restart of a process that gets too little CPU makes it no faster."""
     now, late = 0.0, "The event loop was 5.2 s late, more than 5 s."
-    web = a_web(tmp_path, Others())
+    web = a_web(tmp_path, OtherWorkers())
     web.telemetry.lag._clock = lambda: now
     web.health.started()
     watching = asyncio.ensure_future(web.telemetry.lag.watch())
@@ -201,7 +201,7 @@ async def test_late_event_loop_is_healthy_and_not_ready(tmp_path: Path) -> None:
 
 
 async def test_late_worker_is_healthy_and_a_warning(tmp_path: Path) -> None:
-    others = Others()
+    others = OtherWorkers()
     web = a_web(tmp_path, others)
     web.health.started()
     others.slow = "Worker 1 is late."
@@ -218,7 +218,7 @@ async def test_late_worker_is_healthy_and_a_warning(tmp_path: Path) -> None:
 
 
 async def test_starting_exporter_is_not_ready(tmp_path: Path) -> None:
-    web = a_web(tmp_path, Others())
+    web = a_web(tmp_path, OtherWorkers())
     async with serving(web) as url, ClientSession() as client:
         assert await asked(client, f"{url}/-/ready") == (503, "The exporter is starting.\n")
         assert await asked(client, f"{url}/-/healthy") == (200, "Healthy")
@@ -227,7 +227,7 @@ async def test_starting_exporter_is_not_ready(tmp_path: Path) -> None:
 
 
 async def test_dead_worker_is_unhealthy(tmp_path: Path) -> None:
-    others = Others()
+    others = OtherWorkers()
     web = a_web(tmp_path, others)
     web.health.started()
     async with serving(web) as url, ClientSession() as client:
@@ -240,7 +240,7 @@ async def test_dead_worker_is_unhealthy(tmp_path: Path) -> None:
 
 
 async def test_unresponsive_supervisor_gives_503(tmp_path: Path) -> None:
-    class Silent(Others):
+    class Silent(OtherWorkers):
         async def snapshots(self) -> list[bytes]:
             raise SupervisorTimeout("no answer")
 
@@ -255,11 +255,11 @@ async def test_unresponsive_supervisor_gives_503(tmp_path: Path) -> None:
 
 async def test_metrics_are_summed_over_all_workers(tmp_path: Path) -> None:
     """Snapshots of other workers are added to this worker's metrics."""
-    web = a_web(tmp_path, Others())
+    web = a_web(tmp_path, OtherWorkers())
     web.telemetry.unknown_modules = 2
     beside = snapshot(web.telemetry.registry.collect())
 
-    class Two(Others):
+    class Two(OtherWorkers):
         async def snapshots(self) -> list[bytes]:
             return [snapshot(web.telemetry.registry.collect()), beside, beside]
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
 
 from probe_exporter.prober.failure import Reason
 from probe_exporter.web.module_pages import module_name
-from tests import exporters
-from tests.asking import ask
 from tests.exporters import Server
+from tests.http_client import ask
 from tests.waiting import wait_until
-from tests.web.test_reports import HOSTILE, Page, get, page
-from tests.web.test_routes import PLUGINS
+from tests.web.pages import HOSTILE, Page, exporter_at_root_and_prefix, get, page
 
 CONFIG = """
 modules:
@@ -31,13 +28,7 @@ modules:
 """
 
 
-@pytest.fixture(scope="module", params=["/", "/some/where/"], ids=["root", "prefix"])
-def exporter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
-    directory = tmp_path_factory.mktemp("modules")
-    (directory / "blackbox.yml").write_text(CONFIG)
-    prefix: str = request.param
-    with exporters.ours(directory, f"--modules.dir={PLUGINS}", f"--web.route-prefix={prefix}") as running:
-        yield running, prefix
+exporter = exporter_at_root_and_prefix(CONFIG)
 
 
 def module(exporter: tuple[Server, str], name: str, status: int = 200) -> Page:

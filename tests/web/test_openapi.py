@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests import exporters
-from tests.asking import ask
 from tests.exporters import Server
+from tests.http_client import ask
 from tests.web.test_routes import PLUGINS
 
 pytestmark = pytest.mark.slow
@@ -51,6 +51,7 @@ def test_every_documented_path_exists(exporter: tuple[Server, str]) -> None:
             assert str(answer.status) in methods[method]["responses"], (method, path)
 
 
+@pytest.mark.longest
 @pytest.mark.parametrize("exporter", ["/"], indirect=True)
 def test_answers_match_the_openapi_document(exporter: tuple[Server, str]) -> None:
     # Each process of a run collects this file, and these imports take a second.

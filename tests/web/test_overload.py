@@ -27,11 +27,11 @@ from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.answers import Answer, Refused
 from probe_exporter.web.probing import Probing
 from tests import exporters
-from tests.asking import ask
 from tests.clocks import StandingLoop, advance
 from tests.conftest import NewLoop
 from tests.cost import expect_cheaper
 from tests.exporters import Response, Server
+from tests.http_client import ask
 from tests.processes import free_port, listening
 from tests.waiting import until, wait_until
 from tests.web.test_routes import PLUGINS, cpu_seconds, own_metric, values
@@ -59,7 +59,7 @@ def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Run one exporter for all tests of bad clients."""
     directory = tmp_path_factory.mktemp("overload")
     (directory / "blackbox.yml").write_text(CONFIG)
-    with exporters.ours(directory, f"--modules.dir={PLUGINS}") as running:
+    with exporters.ours_from_scratch(directory, f"--modules.dir={PLUGINS}") as running:
         yield running
 
 
@@ -222,12 +222,12 @@ def test_max_concurrent_below_one_is_refused(tmp_path: Path) -> None:
 def others_are_unaffected(exporter: Server, growth: int = 30 * MEGABYTE) -> Iterator[None]:
     """Check after the block: a probe costs the usual CPU time, memory grew little, and nothing was logged."""
     usual = cost_of_a_probe(exporter, 20)
-    before, log = exporter.resident(), exporter.log.read_text()
+    before, log = exporter.resident(), exporter.logged()
     exporter.forget_peak()
     yield
     expect_cheaper(cost_of_a_probe(exporter, 1), 200 * usual, "a probe and whatever else the exporter was busy with")
     assert exporter.peak_resident() - before < growth
-    assert exporter.log.read_text() == log
+    assert exporter.logged() == log
 
 
 def cost_of_a_probe(exporter: Server, number: int) -> float:

@@ -14,7 +14,7 @@ from probe_exporter.config.current import Configuration, Source
 from probe_exporter.config.module import Module
 from probe_exporter.history.memory import History, MemoryHistory, Query
 from probe_exporter.history.probe_log import ProbeLog
-from probe_exporter.history.record import Document, HistoryEntry
+from probe_exporter.history.record import HistoryDocument, HistoryEntry
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
@@ -23,8 +23,8 @@ from probe_exporter.settings.block import Settings
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.html import rendering
 from probe_exporter.web.listening import Place
-from probe_exporter.web.pages import MAX_ENTRIES, MAX_ROWS
 from probe_exporter.web.routes import Web
+from probe_exporter.web.status_page import MAX_ENTRIES, MAX_ROWS
 from tests.cost import short_turns
 
 pytestmark = pytest.mark.slow
@@ -43,7 +43,7 @@ LONG = "<" * 3000
 """A part of a target and of a message: it is escaped on the page."""
 
 
-class Many:
+class LargeHistory:
     """A history of many targets that fail in turn."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Many:
     async def select(self, query: Query) -> list[HistoryEntry]:
         return await asyncio.to_thread(query.select, self.entries)
 
-    async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
+    async def get(self, id: int) -> tuple[HistoryEntry, HistoryDocument] | None:
         return None
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ class Many:
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Web:
-    return _web(Many(), tmp_path_factory.mktemp("costs") / "blackbox.yml")
+    return _web(LargeHistory(), tmp_path_factory.mktemp("costs") / "blackbox.yml")
 
 
 def _web(history: History, file: Path) -> Web:

@@ -13,13 +13,12 @@ import pytest
 import yaml
 
 from tests import exporters
-from tests.asking import ask
 from tests.exporters import Response, Server, peer
+from tests.http_client import ask
 from tests.targets import Site, reply
 from tests.waiting import wait_until
-from tests.web.test_routes import hang_up_on
+from tests.web.test_routes import PLUGINS, hang_up_on
 
-PLUGINS = Path(__file__).parents[1] / "own_probers"
 RIVAL = '''
 """A prober whose metric conflicts with the actor's, and that has a label named `module`."""
 
@@ -251,7 +250,7 @@ def test_debug_shows_each_module_with_its_settings(exporter: Server) -> None:
 def test_disconnected_client_cancels_the_probes_of_all_modules(exporter: Server, tmp_path: Path) -> None:
     def running() -> list[float]:
         found = values(ask(exporter.port, "/metrics").text, "probe_exporter_probes_in_flight")
-        return [found[f'module="{module}"'] for module in ("http_2xx", "named")]
+        return [found.get(f'module="{module}"', 0) for module in ("http_2xx", "named")]
 
     witness = tmp_path / "witness"
     path = f"/probe?module=http_2xx,named&target=hang+{quote(str(witness))}"

@@ -12,7 +12,7 @@ from probe_exporter.web.reloading import Reloads
 from tests.clocks import settle
 
 
-class Slow:
+class SlowConfiguration:
     """A configuration whose reloads end when the test says so."""
 
     def __init__(self) -> None:
@@ -34,12 +34,12 @@ class Slow:
         self.looks += 1
 
 
-def reloads_of(slow: Slow) -> Reloads:
+def reloads_of(slow: SlowConfiguration) -> Reloads:
     return Reloads(cast("Configuration", slow))
 
 
 async def test_many_requests_cause_two_reloads() -> None:
-    slow = Slow()
+    slow = SlowConfiguration()
     reloads = reloads_of(slow)
     asking = [asyncio.ensure_future(reloads.reload()) for _ in range(150)]
     await settle()
@@ -54,7 +54,7 @@ async def test_many_requests_cause_two_reloads() -> None:
 
 
 async def test_request_during_the_second_reload_gets_a_third() -> None:
-    slow = Slow()
+    slow = SlowConfiguration()
     reloads = reloads_of(slow)
     first, second = (asyncio.ensure_future(reloads.reload()) for _ in range(2))
     await settle()
@@ -71,7 +71,7 @@ async def test_request_during_the_second_reload_gets_a_third() -> None:
 
 
 async def test_error_reaches_everybody_who_waits_and_the_next_reload_runs() -> None:
-    slow = Slow()
+    slow = SlowConfiguration()
     slow.error = OSError("no such file")
     reloads = reloads_of(slow)
     asking = [asyncio.ensure_future(reloads.reload()) for _ in range(3)]
@@ -84,7 +84,7 @@ async def test_error_reaches_everybody_who_waits_and_the_next_reload_runs() -> N
 
 
 async def test_cancelled_request_leaves_the_reload_to_the_others() -> None:
-    slow = Slow()
+    slow = SlowConfiguration()
     reloads = reloads_of(slow)
     impatient, patient, third = (asyncio.ensure_future(reloads.reload()) for _ in range(3))
     await settle()
@@ -98,7 +98,7 @@ async def test_cancelled_request_leaves_the_reload_to_the_others() -> None:
 
 
 async def test_timer_looks_for_changes_only_between_reloads() -> None:
-    slow = Slow()
+    slow = SlowConfiguration()
     reloads = reloads_of(slow)
     await reloads.reload_if_changed()
     asking = asyncio.ensure_future(reloads.reload())
@@ -112,7 +112,7 @@ async def test_timer_looks_for_changes_only_between_reloads() -> None:
 
 
 async def test_error_that_nobody_waits_for_is_not_reported_by_the_loop(caplog: pytest.LogCaptureFixture) -> None:
-    slow = Slow()
+    slow = SlowConfiguration()
     slow.error = OSError("no such file")
     asking = asyncio.ensure_future(reloads_of(slow).reload())
     await settle()

@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from tests import exporters
-from tests.asking import ask
 from tests.cost import expect_cheaper
 from tests.exporters import Response, Server
+from tests.http_client import ask
 from tests.metrics_proto import decode
 from tests.waiting import wait_until
 
@@ -516,12 +516,12 @@ def test_target_may_be_long(exporter: Server) -> None:
 )
 def test_malformed_request_gets_400_and_is_not_logged(exporter: Server, sent: bytes) -> None:
     wait_until(lambda: "Listening" in exporter.log.read_text())
-    before = exporter.log.read_text()
+    before = exporter.logged()
     with socket.create_connection(("127.0.0.1", exporter.port), 60) as connection:
         connection.sendall(sent)
         assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
     assert ask(exporter.port, "/-/healthy").status == 200
-    assert exporter.log.read_text() == before
+    assert exporter.logged() == before
 
 
 def test_server_header_has_no_version(exporter: Server) -> None:

@@ -13,8 +13,8 @@ from urllib.parse import quote
 import pytest
 
 from tests import exporters
-from tests.asking import ask
 from tests.exporters import Server
+from tests.http_client import ask
 from tests.waiting import wait_until
 from tests.web.test_routes import BROWSER
 

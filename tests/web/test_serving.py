@@ -28,10 +28,10 @@ from probe_exporter.web.listening import Place
 from probe_exporter.web.routes import Web
 from probe_exporter.web.serving import serve
 from tests import exporters
-from tests.asking import ask
 from tests.clocks import StandingLoop, advance, settle
 from tests.conftest import NewLoop
 from tests.exporters import Response, Server
+from tests.http_client import ask
 from tests.processes import free_port, listening, running
 from tests.waiting import until, wait_until
 from tests.web.test_routes import PLUGINS, own_metric
@@ -188,13 +188,13 @@ def test_auto_reload_applies_changes(start: Start, tmp_path: Path) -> None:
         wait_until(lambda: ask(exporter.port, "/probe?module=other&target=x").status == 200)
 
 
-class Watched(Source):
+class CountingSource(Source):
     """A configuration source that counts how often it is checked for changes."""
 
     looks = 0
 
     def digest(self) -> str:
-        Watched.looks += 1
+        CountingSource.looks += 1
         return super().digest()
 
 
@@ -209,14 +209,14 @@ async def served(directory: Path, *words: str) -> AsyncIterator[Configuration]:
     """Run the server of this process with these flags and no listen address."""
     (directory / "blackbox.yml").write_text("modules: {http_2xx: {prober: http}}\n")
     telemetry, interval = Telemetry(), _reload_interval(parse(words))
-    configuration = Configuration(Watched((str(directory / "blackbox.yml"),)), telemetry)
+    configuration = Configuration(CountingSource((str(directory / "blackbox.yml"),)), telemetry)
     history = MemoryHistory(1, 1 << 20, ProbeLog(), telemetry.history_lost)
     place = Place("/", "/")
     web = Web(configuration, telemetry, history, ProbeLog(), timeout_offset=0.5, max_probes=1, place=place)
     serving = asyncio.ensure_future(serve(web, list, drain_timeout=1.0, reload_interval=interval))
     await until(lambda: not web.health._starting)
     await settle()
-    Watched.looks = 0
+    CountingSource.looks = 0
     yield configuration
     serving.cancel()
     with suppress(asyncio.CancelledError):
@@ -226,7 +226,7 @@ async def served(directory: Path, *words: str) -> AsyncIterator[Configuration]:
 async def look(configuration: Configuration, number: int) -> None:
     """Advance the clock by a second and wait until the file was checked `number` times."""
     await advance(1.0)
-    await until(lambda: Watched.looks == number and not configuration._one_at_a_time.locked())
+    await until(lambda: CountingSource.looks == number and not configuration._one_at_a_time.locked())
 
 
 async def test_auto_reload_does_nothing_without_a_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -247,7 +247,7 @@ async def test_auto_reload_is_off_by_default_and_at_interval_0(tmp_path: Path, w
     async with served(tmp_path, *words):
         for _ in range(5):
             await advance(4.0)
-        assert Watched.looks == 0
+        assert CountingSource.looks == 0
 
 
 def test_running_probe_keeps_its_config_across_a_reload(start: Start, tmp_path: Path) -> None:

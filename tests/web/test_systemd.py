@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.asking import ask
 from tests.exporters import _environment
+from tests.http_client import ask
 from tests.processes import free_port, having_said, running, wait_until_ready
 from tests.programs import find
 from tests.test_cli import run

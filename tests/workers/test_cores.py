@@ -11,7 +11,7 @@ import pytest
 
 from probe_exporter.workers.cores import cpu_quota, usable_cores
 from tests import exporters
-from tests.asking import ask
+from tests.http_client import ask
 from tests.waiting import wait_until
 
 V1_MOUNTS = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"
@@ -123,7 +123,7 @@ def one_core() -> Iterator[None]:
 
 
 def test_workers_auto_with_one_core_is_one_process(tmp_path: Path, one_core: None) -> None:
-    with exporters.ours(tmp_path, "--workers=auto") as exporter:
+    with exporters.ours_from_scratch(tmp_path, "--workers=auto") as exporter:
         assert ask(exporter.port, "/-/healthy").status == 200
         children = Path(f"/proc/{exporter.process.pid}/task/{exporter.process.pid}/children").read_text()
         assert "workers=1" in exporter.log.read_text()
@@ -134,7 +134,7 @@ def test_workers_auto_with_one_core_is_one_process(tmp_path: Path, one_core: Non
 @pytest.mark.slow
 def test_workers_auto_starts_a_worker_for_each_core(tmp_path: Path) -> None:
     number = usable_cores()
-    with exporters.ours(tmp_path, "--workers=auto") as exporter:
+    with exporters.ours_from_scratch(tmp_path, "--workers=auto") as exporter:
         wait_until(lambda: exporter.log.read_text().count("Listening") == number)
         assert ask(exporter.port, "/-/healthy").status == 200
         exporter.process.terminate()

@@ -75,7 +75,7 @@ def test_only_sleep_and_used_cpu_count_as_hanging(before: ProcessState, after: P
     assert hang_seconds(before, after, 10.0) == pytest.approx(seconds)
 
 
-class Watched:
+class SupervisedWorker:
     """A supervisor with one worker that owes a heartbeat, and a clock that the test moves."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ class Watched:
             self.now += turn if seconds else 0.0
             self.state = ProcessState(self.state.runnable, self.state.cpu + turn * cpu_share)
             self.supervisor._send_heartbeats()
-            self.supervisor._tell_problem()
+            self.supervisor._send_problems()
 
     @property
     def told(self) -> tuple[str, str]:
@@ -113,8 +113,8 @@ class Watched:
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
-    one = Watched(monkeypatch)
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[SupervisedWorker]:
+    one = SupervisedWorker(monkeypatch)
     yield one
     one.ours.close()
     one.theirs.close()
@@ -124,14 +124,14 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
 HANGS, LATE = ("Worker 0 does not answer.", ""), ("", "Worker 0 is late.")
 
 
-def test_worker_without_cpu_is_late_and_does_not_hang(watched: Watched) -> None:
+def test_worker_without_cpu_is_late_and_does_not_hang(watched: SupervisedWorker) -> None:
     watched.state = ProcessState(runnable=True)
     watched.pass_seconds(3600.0, cpu_share=0.001)
     assert watched.told == LATE
 
 
 @pytest.mark.parametrize(("runnable", "cpu_share"), [(False, 0.0), (True, 1.0)], ids=["sleeps", "computes"])
-def test_worker_that_sleeps_or_computes_hangs(watched: Watched, runnable: bool, cpu_share: float) -> None:
+def test_worker_that_sleeps_or_computes_hangs(watched: SupervisedWorker, runnable: bool, cpu_share: float) -> None:
     watched.state = ProcessState(runnable)
     watched.pass_seconds(MAX_HANG_SECONDS, cpu_share)
     assert watched.told == LATE
@@ -139,18 +139,18 @@ def test_worker_that_sleeps_or_computes_hangs(watched: Watched, runnable: bool, 
     assert watched.told == HANGS
 
 
-def test_supervisor_without_cpu_does_not_blame_its_workers(watched: Watched) -> None:
+def test_supervisor_without_cpu_does_not_blame_its_workers(watched: SupervisedWorker) -> None:
     """It could not read their answers."""
     watched.pass_seconds(60.0, at_once=True)
     assert watched.told == LATE
 
 
-def test_answer_of_a_late_worker_ends_its_problem(watched: Watched) -> None:
+def test_answer_of_a_late_worker_ends_its_problem(watched: SupervisedWorker) -> None:
     watched.pass_seconds(MAX_HANG_SECONDS + 1.0)
     assert watched.told == HANGS
     watched.theirs.sendall(b'{"answer":0,"text":""}\n')
-    watched.supervisor._hear(watched.worker)
-    watched.supervisor._tell_problem()
+    watched.supervisor._process_messages(watched.worker)
+    watched.supervisor._send_problems()
     assert watched.told == ("", "")
     watched.pass_seconds(MAX_HANG_SECONDS)
     assert watched.told == LATE, "it starts anew with the next heartbeat"

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from probe_exporter.history.memory import Query
-from probe_exporter.history.record import Document, HistoryEntry
+from probe_exporter.history.record import HistoryDocument, HistoryEntry
 from probe_exporter.runner import Result
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.workers import shared_history
 from probe_exporter.workers.shared_history import SharedHistory
-from probe_exporter.workers.worker import Crew, SupervisorTimeout
+from probe_exporter.workers.worker import SupervisorClient, SupervisorTimeout
 
 
 def entry(id: int, started: float, target: str = "t", reason: str = "") -> HistoryEntry:
@@ -33,8 +33,8 @@ class Stored:
     async def select(self, query: Query) -> list[HistoryEntry]:
         return query.select(self.entries)
 
-    async def get(self, id: int) -> tuple[HistoryEntry, Document] | None:
-        return next(((one, Document({"a": 1}, f"debug {id}")) for one in self.entries if one.id == id), None)
+    async def get(self, id: int) -> tuple[HistoryEntry, HistoryDocument] | None:
+        return next(((one, HistoryDocument({"a": 1}, f"debug {id}")) for one in self.entries if one.id == id), None)
 
     def close(self) -> None:
         pass
@@ -42,18 +42,18 @@ class Stored:
 
 def workers(monkeypatch: pytest.MonkeyPatch, *stored: Stored) -> list[SharedHistory]:
     """Return the histories of workers that ask each other as through a supervisor."""
-    crews = [Crew(Telemetry(), len(stored)) for _ in stored]
-    made = [SharedHistory(one, crew) for one, crew in zip(stored, crews, strict=True)]
+    clients = [SupervisorClient(Telemetry(), len(stored)) for _ in stored]
+    made = [SharedHistory(one, client) for one, client in zip(stored, clients, strict=True)]
 
     def asking(own: int) -> Callable[[str, str], Any]:
         async def ask(what: str, text: str) -> Sequence[str]:
-            return [await crew.history(text) for index, crew in enumerate(crews) if index != own]
+            return [await client.history(text) for index, client in enumerate(clients) if index != own]
 
         return ask
 
-    for index, crew in enumerate(crews):
-        crew.index = index
-        monkeypatch.setattr(crew, "ask_others", asking(index))
+    for index, client in enumerate(clients):
+        client.index = index
+        monkeypatch.setattr(client, "ask_others", asking(index))
     return made
 
 
@@ -73,8 +73,8 @@ async def test_filters_apply_in_every_worker(monkeypatch: pytest.MonkeyPatch) ->
 async def test_entry_of_another_worker_is_found_by_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
     for history in workers(monkeypatch, Stored(entry(7, 1.0, "a")), Stored(entry(7, 2.0, "b"))):
         found = [await history.get(id) for id in (14, 15, 16, -1)]
-        assert found[0] == (entry(14, 1.0, "a"), Document({"a": 1}, "debug 7"))
-        assert found[1] == (entry(15, 2.0, "b"), Document({"a": 1}, "debug 7"))
+        assert found[0] == (entry(14, 1.0, "a"), HistoryDocument({"a": 1}, "debug 7"))
+        assert found[1] == (entry(15, 2.0, "b"), HistoryDocument({"a": 1}, "debug 7"))
         assert found[2:] == [None, None]
 
 
@@ -84,7 +84,7 @@ async def test_own_results_are_shown_if_the_supervisor_does_not_answer(monkeypat
     async def late(what: str, text: str) -> Sequence[str]:
         raise SupervisorTimeout("late")
 
-    monkeypatch.setattr(first._crew, "ask_others", late)
+    monkeypatch.setattr(first._supervisor, "ask_others", late)
     assert [one.id for one in await first.select(Query())] == [0]
     assert await first.get(1) is None
 

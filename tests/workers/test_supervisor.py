@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from tests import exporters
-from tests.asking import ask
 from tests.exporters import Server, _environment
+from tests.http_client import ask
 from tests.processes import free_port, having_said, running
 from tests.test_cli import run
 from tests.waiting import PATIENCE, wait_until

@@ -1,4 +1,4 @@
-"""What ends a worker, and the rate limit that several share."""
+"""A worker's questions to its supervisor, and how signals end it."""
 
 from __future__ import annotations
 
@@ -9,31 +9,29 @@ from collections.abc import Sequence
 import pytest
 
 from probe_exporter.telemetry.counters import Telemetry
-from probe_exporter.web.access import TokenBucket
-from probe_exporter.web.config_file import RateLimit
-from probe_exporter.workers.worker import PATIENCE_SECONDS, Crew, Ending, SupervisorTimeout
+from probe_exporter.workers.worker import PATIENCE_SECONDS, StopRequests, SupervisorClient, SupervisorTimeout
 
 
 async def test_worker_stops_waiting_for_a_supervisor_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PATIENCE_SECONDS, "snapshot", 0.01)
     channel, supervisor = socket.socketpair()
-    crew = Crew(Telemetry(), 2)
-    crew.join(channel)
-    await crew.connect()
-    assert crew._line is not None
-    writer = crew._line[1]
+    client = SupervisorClient(Telemetry(), 2)
+    client.join(channel)
+    await client.connect()
+    assert client._line is not None
+    writer = client._line[1]
     with supervisor:
         with pytest.raises(SupervisorTimeout, match="The supervisor of the workers does not answer"):
-            await crew.snapshots()
+            await client.snapshots()
         writer.close()
         await writer.wait_closed()
 
 
-async def words(ending: Ending) -> int:
+async def words(stop_requests: StopRequests) -> int:
     """How many words have come by now."""
     number = 0
     while True:
-        next_one = asyncio.ensure_future(ending.wait())
+        next_one = asyncio.ensure_future(stop_requests.wait())
         await asyncio.sleep(0)
         if not next_one.done():
             next_one.cancel()
@@ -58,24 +56,10 @@ async def words(ending: Ending) -> int:
 async def test_a_word_that_comes_as_a_signal_and_from_the_supervisor_counts_once(
     said: Sequence[str | int], counted: int
 ) -> None:
-    ending = Ending()
+    stop_requests = StopRequests()
     for one in said:
         if isinstance(one, int):
-            ending.tell("SIGTERM", one)
+            stop_requests.tell("SIGTERM", one)
         else:
-            ending.signal("SIGTERM")
-    assert await words(ending) == counted
-
-
-@pytest.mark.parametrize(("burst", "workers", "at_once"), [(10, 1, 10), (10, 4, 3), (1, 4, 1), (0, 4, 0)])
-def test_each_worker_has_its_share_of_the_rate(burst: int, workers: int, at_once: int) -> None:
-    bucket = TokenBucket(RateLimit(interval="1s", burst=burst), workers, 100.0)
-    assert [bucket.take(100.0) for _ in range(at_once + 1)] == [True] * at_once + [False]
-    if burst:
-        assert not bucket.take(100.0 + 0.9 * workers)
-        assert bucket.take(100.0 + 1.1 * workers)
-
-
-def test_without_an_interval_there_is_no_limit() -> None:
-    bucket = TokenBucket(RateLimit(burst=0), 1, 0.0)
-    assert all(bucket.take(0.0) for _ in range(1000))
+            stop_requests.signal("SIGTERM")
+    assert await words(stop_requests) == counted

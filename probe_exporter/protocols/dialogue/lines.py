@@ -30,7 +30,7 @@ from probe_exporter.protocols.dialogue.steps import (
     walk,
 )
 from probe_exporter.settings.regexps import Match, Regexp
-from probe_exporter.tls.handshake import report_no_chain
+from probe_exporter.tls.metrics import report_no_chain
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
 MAX_LINE_BYTES = 65536

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
-from probe_exporter.protocols.dialogue.steps import DialogueSettings, shown
+from probe_exporter.protocols.dialogue.steps import MAX_SHOWN_BYTES, DialogueSettings, shown
 from probe_exporter.settings.regexps import Match, Regexp
 
 MAX_INLINE_BYTES = 64 * 1024
@@ -95,7 +95,7 @@ class Messages:
 
     async def _receive(self) -> bytes:
         message = await self._channel.receive()
-        self._probe.log("Received a message", bytes=len(message), came=shown(message))
+        self._probe.log("Received a message", bytes=len(message), came=message[:MAX_SHOWN_BYTES])
         return message
 
 

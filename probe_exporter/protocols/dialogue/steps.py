@@ -176,6 +176,8 @@ class Step(Settings):
 
     def reply(self, found: Match | None) -> bytes:
         """Return the text to send: a template if the step has `expect`, otherwise as written."""
+        if not self.send:
+            return b""
         return encode(self.send) if found is None else self._reply.expand(found)
 
 
@@ -255,7 +257,7 @@ async def walk(probe: Probe, steps: Iterable[Step], peer: Peer) -> list[Match]:
             probe.log("Expecting a match", step=number, regexp=step.expect.text)
             found = await peer.find(step.expect, reject=step.reject, prompt=step.expect_prompt)
             matches.append(found)
-            probe.log("It matched", step=number, match=shown(found.group() or b""))
+            probe.log("It matched", step=number, match=(found.group() or b"")[:MAX_SHOWN_BYTES])
             if step.info is not None:
                 probe.set(step.info, 1, *step.values(found))
             if step.until is not None:
@@ -275,5 +277,5 @@ async def walk(probe: Probe, steps: Iterable[Step], peer: Peer) -> list[Match]:
 
 
 def shown(data: bytes) -> str:
-    """Return the beginning of some data as text, for the log."""
+    """Return the beginning of some data as text, for a failure. (Log lines take bytes, and decode them on request.)"""
     return data[:MAX_SHOWN_BYTES].decode("utf-8", "backslashreplace")

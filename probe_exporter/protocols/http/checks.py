@@ -13,6 +13,7 @@ from typing import Protocol
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http.response import Response
 from probe_exporter.settings.cel import Cel
+from probe_exporter.settings.fields import shorten
 from probe_exporter.settings.regexps import Regexp
 from probe_exporter.values import documents, pool
 
@@ -158,14 +159,12 @@ def evaluate_cel(text: bytes, forbidden: Cel | None, demanded: Cel | None) -> st
         except ValueError as error:
             return f"the CEL expression {expression} failed: {error}"
         if not isinstance(value, bool):
-            return f"the CEL expression {expression} returns no boolean but {_shortened(repr(value))}"
+            return (
+                f"the CEL expression {expression} returns no boolean but {shorten(repr(value), MAX_SHOWN_CHARACTERS)}"
+            )
         if value is not wanted:
             return f"the body {'does not match' if wanted else 'matches'} the CEL expression {expression}"
     return ""
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
 
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")

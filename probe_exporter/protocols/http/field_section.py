@@ -135,8 +135,8 @@ class SectionTooLarge(ValueError):
 def encode(fields: Iterable[Field]) -> bytes:
     """Encode a field section.
 
-    Fields that are not in the static table are literals that intermediaries must not index (section 7.1.3): any
-    header may hold a secret.
+    Fields that are not in the static table are literals, without the bit that forbids intermediaries to index them
+    (section 7.1.3): older servers with quic-go, such as Caddy 2.6, take it for a reference to the dynamic table.
     """
     section = bytearray(2)  # no references to a dynamic table
     for field in fields:
@@ -146,7 +146,7 @@ def encode(fields: Iterable[Field]) -> bytes:
             continue
         name, value = field
         index = _NAMES.get(name)
-        section += integer(len(name), 3, 0x30) + name if index is None else integer(index, 4, 0x70)
+        section += integer(len(name), 3, 0x20) + name if index is None else integer(index, 4, 0x50)
         section += integer(len(value), 7) + value
     return bytes(section)
 

@@ -1,7 +1,7 @@
 """HTTP/1.0 and HTTP/1.1 as a client: serialise requests, parse responses, without I/O (RFC 9112).
 
 The reader accepts and refuses what Go's client does, because a server that the original can probe must not fail here;
-no parser at hand can be configured so (docs/decisions.md).
+no library's parser can be configured so (docs/decisions.md).
 
 How `Http1ResponseReader` works:
 
@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http.response import Headers, IncomingResponse
+from probe_exporter.protocols.http.tokens import is_token
 
 MAX_HEAD_BYTES = 10 * 1024 * 1024
 """Bytes of a response's status line and header fields, informational responses included: the original's limit."""
@@ -55,7 +56,6 @@ _FOLD = re.compile(r"(?<![ \t])[ \t]*+(?:\n[ \t]+)+")
 _CONTROLS = bytes({*range(0x20), 0x7F} - {*b"\t\n\r"})
 _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,16})(?:;[^\r]*|[ \t]*)\r")
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -65,7 +65,7 @@ def check_method(method: str) -> None:
     Raises:
         ProbeFailed: it is not.
     """
-    if not _TOKEN.fullmatch(method):
+    if not is_token(method):
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{method!r} is not an HTTP method")
 
 
@@ -76,7 +76,7 @@ def check_headers(headers: Iterable[tuple[str, str]]) -> None:
         ProbeFailed: one can't. The message does not quote values, because they may be secrets.
     """
     for name, value in headers:
-        if not _TOKEN.fullmatch(name):
+        if not is_token(name):
             raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{name!r} is not a header name")
         if _BAD_VALUE.search(value):
             raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"the value of header {name} contains a control character")

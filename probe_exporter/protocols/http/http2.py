@@ -103,7 +103,7 @@ _SETTING_BOUNDS: Mapping[int, tuple[int, int, Code]] = {
 }
 
 
-class _Rule(NamedTuple):
+class _FrameRule(NamedTuple):
     """The method that reads a kind of frame, and the frame's valid stream and size."""
 
     read: Callable[[Http2ResponseReader, int, int, bytes], None]
@@ -423,7 +423,9 @@ class Http2ResponseReader(IncomingResponse):
         last = int.from_bytes(payload[:4], "big") & frames.MAX_WINDOW_BYTES
         code = int.from_bytes(payload[4:8], "big")
         self.goaway = f" (the server sent GOAWAY: {frames.describe(code)}, {payload[8:108]!r})"
-        if last < STREAM and not self.head_complete:
+        if last < STREAM and self.head_complete:
+            raise ProbeFailed(Reason.HTTP_BODY_TRUNCATED, f"the server gave up within the body{self.goaway}")
+        if last < STREAM:
             kind = ProbeFailed if code else Unprocessed
             raise kind(Reason.CONNECT_CLOSED, f"the server did not process the request{self.goaway}")
 
@@ -433,19 +435,19 @@ class Http2ResponseReader(IncomingResponse):
     def _on_other(self, flags: int, stream: int, payload: bytes) -> None:
         self._count_idle(len(payload))
 
-    _rules: ClassVar[Mapping[int, _Rule]] = {
-        frames.DATA: _Rule(_on_data, of_stream=True),
-        frames.HEADERS: _Rule(_on_headers, of_stream=True),
-        frames.PRIORITY: _Rule(_on_other, of_stream=True, size=5),
-        frames.RST_STREAM: _Rule(_on_reset, of_stream=True, size=4),
-        frames.SETTINGS: _Rule(_on_settings, of_stream=False),
-        frames.PUSH_PROMISE: _Rule(_on_push_promise, of_stream=True),
-        frames.PING: _Rule(_on_ping, of_stream=False, size=8),
-        frames.GOAWAY: _Rule(_on_goaway, of_stream=False),
-        frames.WINDOW_UPDATE: _Rule(_on_window_update, size=4),
-        frames.CONTINUATION: _Rule(_on_continuation, of_stream=True),
+    _rules: ClassVar[Mapping[int, _FrameRule]] = {
+        frames.DATA: _FrameRule(_on_data, of_stream=True),
+        frames.HEADERS: _FrameRule(_on_headers, of_stream=True),
+        frames.PRIORITY: _FrameRule(_on_other, of_stream=True, size=5),
+        frames.RST_STREAM: _FrameRule(_on_reset, of_stream=True, size=4),
+        frames.SETTINGS: _FrameRule(_on_settings, of_stream=False),
+        frames.PUSH_PROMISE: _FrameRule(_on_push_promise, of_stream=True),
+        frames.PING: _FrameRule(_on_ping, of_stream=False, size=8),
+        frames.GOAWAY: _FrameRule(_on_goaway, of_stream=False),
+        frames.WINDOW_UPDATE: _FrameRule(_on_window_update, size=4),
+        frames.CONTINUATION: _FrameRule(_on_continuation, of_stream=True),
     }
-    _unknown = _Rule(_on_other)  # section 5.5
+    _unknown = _FrameRule(_on_other)  # section 5.5
 
 
 def _without_padding(flags: int, payload: bytes) -> bytes:

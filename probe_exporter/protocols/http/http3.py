@@ -109,7 +109,10 @@ def read_varint(data: bytes | bytearray, start: int = 0) -> tuple[int, int] | No
     """Decode a number (RFC 9000, section 16); return the offset after it too, or None if it is incomplete."""
     if start >= len(data):
         return None
-    end = start + (1 << (data[start] >> 6))
+    first = data[start]
+    if first < 0x40:
+        return first, start + 1
+    end = start + (1 << (first >> 6))
     if end > len(data):
         return None
     return int.from_bytes(data[start:end], "big") & ((1 << (8 * (end - start) - 2)) - 1), end

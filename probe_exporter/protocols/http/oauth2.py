@@ -7,7 +7,7 @@ How `TokenSource` works:
 * The request is a task of its own. It is cancelled when no probe waits for it any more, so that the deadline of one
   probe does not end the request of another.
 * A token that the target refuses (401) is dropped, and the probe is repeated once with a new one.
-* Fetching takes a `Journey` of its own, whose measurements are discarded.
+* Fetching takes a `RedirectFollower` of its own, whose measurements are discarded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from probe_exporter.prober.run import Network, Probe
 from probe_exporter.protocols.http import http1
 from probe_exporter.protocols.http.content import Body, receive
 from probe_exporter.protocols.http.exchange import Exchange
-from probe_exporter.protocols.http.journey import Hop, Journey
+from probe_exporter.protocols.http.redirects import Hop, RedirectFollower
 from probe_exporter.protocols.http.request import Request, basic, read_file
 from probe_exporter.protocols.http.response import Headers, Response
 from probe_exporter.protocols.http.settings import JWT_BEARER, HttpClientSettings, OAuth2
@@ -114,19 +114,21 @@ class TokenSource:
         if self._kept is token:
             self._kept = None
 
-    async def travel(self, probe: Probe, user_agent: str, travel: Callable[[str], Awaitable[Exchange]]) -> Exchange:
+    async def request_with_token(
+        self, probe: Probe, user_agent: str, request: Callable[[str], Awaitable[Exchange]]
+    ) -> Exchange:
         """Request the target with the token of an earlier probe, or with a new one if that is missing or refused.
 
         Args:
             user_agent: the User-Agent for the token endpoint; empty for none.
-            travel: requests the target with an Authorization header; can be called twice.
+            request: requests the target with an Authorization header; can be called twice.
 
         Raises:
-            ProbeFailed: no token could be fetched, or `travel` failed.
+            ProbeFailed: no token could be fetched, or `request` failed.
         """
         kept = self.kept()
         if kept is not None:
-            exchange = await self._show(kept, travel)
+            exchange = await self._request_with(kept, request)
             if exchange.response.status != 401:
                 return exchange
             probe.log("The target refuses the token of an earlier probe: fetching another", level=logging.INFO)
@@ -135,11 +137,11 @@ class TokenSource:
             with probe.phase("token"):
                 token = await self.fetch(user_agent, probe.network)
             probe.log("Fetched a token")
-        return await self._show(token, travel)
+        return await self._request_with(token, request)
 
-    async def _show(self, token: Token, travel: Callable[[str], Awaitable[Exchange]]) -> Exchange:
+    async def _request_with(self, token: Token, request: Callable[[str], Awaitable[Exchange]]) -> Exchange:
         """Request the target with a token, and forget the token if the target refuses it."""
-        exchange = await travel(token.authorization)
+        exchange = await request(token.authorization)
         if exchange.response.status == 401:
             self.drop(token)
         return exchange
@@ -207,15 +209,15 @@ class TokenSource:
         request = Request("POST", url, url.authority, headers, body)
         own = None if network is None else network.for_another_run()  # its host is not the target
         probe = Probe(str(url), math.inf, network=own)  # its measurements are not about the target
-        journey = Journey(probe, self._client, AddressSettings())
+        follower = RedirectFollower(probe, self._client, AddressSettings())
         if self._client.tls_config != TLSSettings():
-            await journey.prepare_tls()  # a file that can't be read is an error even without TLS, as for a target
+            await follower.prepare_tls()  # a file that can't be read is an error even without TLS, as for a target
         try:
             server_name = self._settings.tls_config.server_name or url.host
-            exchange = await journey.travel(Hop(request, [], server_name), None)
+            exchange = await follower.follow(Hop(request, [], server_name), None)
             self._kept = token = await _token(exchange.response, await _read(exchange), secret)
         finally:
-            journey.end()
+            follower.close()
         return token
 
 

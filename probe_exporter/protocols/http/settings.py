@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
 from probe_exporter.protocols.http.proxy import DEFAULT_PORTS, Proxies
+from probe_exporter.protocols.http.tokens import is_token
 from probe_exporter.protocols.http.url import parse
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import FilePath, Text
@@ -150,7 +151,6 @@ class Authorization(Settings):
         return references(self, "credentials_ref")
 
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 _LINE_END = re.compile(r"[\r\n]")
 
 _PROXY_RULES: tuple[Rule, ...] = (
@@ -192,7 +192,7 @@ class ProxySettings(Settings):
             (name, _LINE_END.sub(" ", value.reveal()))
             for name, values in sorted(self.proxy_connect_header.items())
             for value in values
-            if _TOKEN.fullmatch(name)
+            if is_token(name)
         ]
         if self.proxy_from_environment:
             return Proxies.from_environment(os.environ, headers)
@@ -206,7 +206,7 @@ class ProxySettings(Settings):
         elif proxy is not None and proxy.scheme not in DEFAULT_PORTS:
             yield "proxy_url", f"used as an http proxy; the known schemes are {', '.join(DEFAULT_PORTS)}"
         for name in self.proxy_connect_header:
-            if not _TOKEN.fullmatch(name):
+            if not is_token(name):
                 yield "proxy_connect_header", f"{name!r} is not a header name: it is not sent"
 
 

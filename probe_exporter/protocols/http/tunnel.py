@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from probe_exporter.addresses import literals
 from probe_exporter.addresses.endpoints import join_host_port
-from probe_exporter.network import opening
+from probe_exporter.network import address_choice, opening
 from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.prober.failure import TIMEOUTS, ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
@@ -66,7 +66,7 @@ async def addresses(probe: Probe, proxy: Proxy) -> list[str]:
     if known is not None:
         return [known]
     with probe.phase(PHASE), _blaming(proxy):
-        return await opening.lookup(probe, proxy.host)
+        return await address_choice.lookup(probe, proxy.host)
 
 
 async def dial(
@@ -97,6 +97,7 @@ async def dial(
             probe.network.check_proxied(*destination)
     with _blaming(proxy):
         connection = await opening.dial(probe, proxy_addresses, proxy.port, phase=PHASE)
+    connection.address = ""  # of the proxy, and not of the peer that its users speak to
     try:
         with probe.phase(PHASE):
             if own is not None:

@@ -46,6 +46,7 @@ def upgrade_request(url: URL, key: str, given: Headers, credentials: str) -> Req
     by_name = {name.lower(): value for name, value in reversed(given)}
     for name in by_name.keys() & BELONGS_TO_HANDSHAKE:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"the header {name} belongs to the handshake")
+    http1.check_headers([("Authorization", credentials), *given])
     headers = [
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
@@ -59,7 +60,6 @@ def upgrade_request(url: URL, key: str, given: Headers, credentials: str) -> Req
     for name, value in given:
         if name.lower() != "host" and (value or name.lower() != "user-agent"):
             headers.append((name, value))
-    http1.check_headers([*headers, *given])
     return Request("GET", url, host_header(by_name.get("host", "")) or url.authority, headers)
 
 

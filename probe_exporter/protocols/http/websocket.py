@@ -55,12 +55,12 @@ class Conversation:
         self._is_too_large = False
 
     @property
-    def hungry(self) -> bool:
+    def needs_data(self) -> bool:
         """Whether all data has been decoded."""
         return self._read >= len(self._fed)
 
     def feed(self, data: bytes) -> None:
-        """Take bytes from the connection; ``b""`` is its end. Call it only if `hungry`."""
+        """Take bytes from the connection; ``b""`` is its end. Call it only if `needs_data`."""
         self._fed, self._read = data, 0
         if not data:
             self._protocol.receive_eof()
@@ -68,7 +68,7 @@ class Conversation:
     def next(self) -> Pieces | None:
         """Return the next message; None if it needs another turn or more data, or if `failure` is set."""
         frames = 0
-        while frames < TURN_FRAMES and not self.hungry and not self._messages:
+        while frames < TURN_FRAMES and not self.needs_data and not self._messages:
             frames += self._decode()
             if self._is_over:
                 self._fed = b""

@@ -57,7 +57,7 @@ class IcmpAnswer(NamedTuple):
     payload: bytes
 
 
-class Trouble(NamedTuple):
+class IcmpError(NamedTuple):
     """The fields of an error message about an echo request."""
 
     version: int
@@ -96,7 +96,7 @@ def request(version: int, identifier: int, sequence: int, payload: bytes) -> byt
     return blank if version == 6 else _HEADER.pack(kind, 0, checksum(blank), identifier, sequence) + payload
 
 
-def parse(version: int, message: bytes) -> IcmpAnswer | Trouble | None:
+def parse(version: int, message: bytes) -> IcmpAnswer | IcmpError | None:
     """Decode an echo reply or an error about an echo request; return None for any other or truncated message."""
     if len(message) < _HEADER.size:
         return None
@@ -110,15 +110,15 @@ def parse(version: int, message: bytes) -> IcmpAnswer | Trouble | None:
         return None
     # The MTU has 16 bits in IPv4 (RFC 1191) and 32 in IPv6 (RFC 4443, 3.2); other messages use the field otherwise.
     mtu = fourth if (version, kind, code) == _FRAGMENTATION_NEEDED else 0
-    return trouble(version, kind, code, (third << 16) + fourth if (version, kind) == (6, 2) else mtu, *offending)
+    return icmp_error(version, kind, code, (third << 16) + fourth if (version, kind) == (6, 2) else mtu, *offending)
 
 
-def trouble(version: int, kind: int, code: int, mtu: int, destination: str, echo: bytes) -> Trouble | None:
+def icmp_error(version: int, kind: int, code: int, mtu: int, destination: str, echo: bytes) -> IcmpError | None:
     """Return the error about the ICMP message `echo`; None if that is not an echo request."""
     if len(echo) < _HEADER.size or echo[0] != REQUESTS[version]:
         return None
     _, _, _, identifier, sequence = _HEADER.unpack_from(echo)
-    return Trouble(version, kind, code, mtu, destination, identifier, sequence)
+    return IcmpError(version, kind, code, mtu, destination, identifier, sequence)
 
 
 def strip_ip(packet: bytes) -> tuple[int, bytes] | None:

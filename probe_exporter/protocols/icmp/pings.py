@@ -34,7 +34,16 @@ from probe_exporter.addresses import literals
 from probe_exporter.network.opening import bind_to_interface
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.prober.run import Probe
-from probe_exporter.protocols.icmp.messages import ERRORS, REPLIES, Trouble, checksum, parse, request, strip_ip, trouble
+from probe_exporter.protocols.icmp.messages import (
+    ERRORS,
+    REPLIES,
+    IcmpError,
+    checksum,
+    icmp_error,
+    parse,
+    request,
+    strip_ip,
+)
 
 # From <linux/in.h>, in6.h, icmp.h, icmpv6.h, errqueue.h and <asm-generic/socket.h>; the socket module lacks them.
 _IP_TTL, _IP_MTU_DISCOVER, _IP_RECVERR, _IP_RECVTTL = 2, 10, 11, 12
@@ -233,7 +242,7 @@ class _Channel:
             return
         if self._raw and self._version == 4 and checksum(message):
             return  # the kernel verifies it for datagram sockets and for ICMPv6 only
-        if isinstance(said, Trouble):
+        if isinstance(said, IcmpError):
             self._refuse(waiter, said, sender)
         elif said.payload == waiter.payload and sender == waiter.address:
             stamp, told = _stamp_and_hops(ancillary)
@@ -254,12 +263,12 @@ class _Channel:
                 _, origin, type_, code, _, mtu, _ = _EXTENDED_ERROR.unpack_from(data)
                 if _ORIGINS.get(origin) != self._version or (self._version, type_) not in ERRORS:
                     continue
-                said = trouble(self._version, type_, code, mtu, destination[0].partition("%")[0], message)
+                said = icmp_error(self._version, type_, code, mtu, destination[0].partition("%")[0], message)
                 waiter = self._waiting.get(said.sequence) if said is not None else None
                 if said is not None and waiter is not None and not waiter.future.done():
                     self._refuse(waiter, said, _offender(data[_EXTENDED_ERROR.size :]))
 
-    def _refuse(self, waiter: _Waiter, said: Trouble, sender: str) -> None:
+    def _refuse(self, waiter: _Waiter, said: IcmpError, sender: str) -> None:
         if said.destination == waiter.address:
             by = f"{sender} says: " if sender else ""
             waiter.future.set_exception(ProbeFailed(said.reason, f"{by}{said}", router=sender))

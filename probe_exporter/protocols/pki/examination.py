@@ -1,7 +1,8 @@
 """Examine the certificates of a finished probe's TLS connection, as the keys of `CertificateSettings` ask for it.
 
 The runner calls `examine` after the prober, within the same deadline. The examination keeps a part of the time back,
-so that a slow authority does not make the probe time out: what it could not find out is missing, and no failure.
+so that a slow authority does not make the probe time out: metrics that it would have given are missing, and the probe
+does not fail.
 """
 
 from __future__ import annotations
@@ -17,12 +18,19 @@ from probe_exporter.protocols.pki.fetching import client_of
 from probe_exporter.protocols.pki.revocation import RevocationCheck, revoked_failure
 from probe_exporter.protocols.pki.status import StatusCheck
 from probe_exporter.settings.block import Settings
-from probe_exporter.tls import details
+from probe_exporter.tls import certificate_details, evidence
 from probe_exporter.tls.certificates import Certificate
 from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.settings import CertificateSettings
 
 PHASE = "certificates"
+
+STATUS_METRICS: dict[str, tuple[Metric, ...]] = {
+    "": (),
+    "stapled": status.STAPLED_METRICS,
+    "request": status.METRICS,
+}
+"""The metrics for each value of the key `ocsp`."""
 
 SHARE = 0.9
 """The part of the probe's remaining time that the examination may take."""
@@ -49,7 +57,7 @@ async def examine(probe: Probe, settings: Settings) -> None:
     with probe.phase(PHASE):
         until = asyncio.get_running_loop().time() + probe.remaining * SHARE
         if settings.certificate_details:
-            details.report(probe, chain, time.time())
+            certificate_details.report(probe, chain, time.time())
         revoked = await _look_for_revoked(probe, settings, shown, chain, until)
         if settings.renewal_directory:
             await renewal.report(probe, chain[0], settings.renewal_directory, client_of(settings), until)
@@ -65,10 +73,13 @@ async def _look_for_revoked(
     client, revoked = client_of(settings), list[Certificate]()
     if settings.ocsp:
         check = StatusCheck(probe, client, until)
-        if await check.run(chain, shown.stapled, request=settings.ocsp == "request"):
-            revoked.append(chain[0])
+        revoked += await check.run(chain, shown.stapled, request=settings.ocsp == "request")
+        for one in revoked:
+            evidence.mark(probe, chain[0], one, evidence.REVOKED_BY["ocsp"])
     if settings.check_revoked:
         listed = await RevocationCheck(probe, client, until).run(chain)
+        for one in listed:
+            evidence.mark(probe, chain[0], one, evidence.REVOKED_BY["crl"])
         revoked += [one for one in listed if one not in revoked]
     return revoked
 
@@ -79,8 +90,8 @@ def metrics_for(settings: Settings) -> list[Metric]:
         return []
     listed = revocation.METRICS if settings.check_revoked else ()
     window = renewal.METRICS if settings.renewal_directory else ()
-    detailed = details.METRICS if settings.certificate_details else ()
-    return [*detailed, *listed, *(status.METRICS if settings.ocsp else ()), *window]
+    detailed = certificate_details.METRICS if settings.certificate_details else ()
+    return [*detailed, *listed, *STATUS_METRICS[settings.ocsp], *window]
 
 
 def chain_of(shown: Handshake) -> Sequence[Certificate]:

@@ -13,7 +13,7 @@ from probe_exporter.protocols.http.exchange import Exchange
 from probe_exporter.protocols.http.request import RequestTemplate
 from probe_exporter.protocols.http.settings import HttpClientSettings, ProxySettings
 from probe_exporter.protocols.http.url import parse
-from probe_exporter.protocols.http.whole import Asking, WholePage
+from probe_exporter.protocols.http.whole_page import PageRequests, WholePage
 
 DIRECT = HttpClientSettings()
 """The client of a module without proxy."""
@@ -55,7 +55,7 @@ async def fetch(
     template = RequestTemplate.make("POST" if post else "GET", headers, "", "", accept_encoding="gzip")
     if post:
         template = replace(template, body=post[1])
-    with WholePage(probe, Asking(client, AddressSettings(), template, None), there) as page:
+    with WholePage(probe, PageRequests(client, AddressSettings(), template, None), there) as page:
         exchange = await page.open([])
         if exchange.response.status != 200:
             raise ProbeFailed(Reason.HTTP_STATUS, f"the status is {exchange.response.status}")

@@ -22,7 +22,7 @@ from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.http.settings import HttpClientSettings
 from probe_exporter.protocols.pki.fetching import fetch
-from probe_exporter.tls.certificates import Certificate
+from probe_exporter.tls.certificates import Certificate, extension_of
 from probe_exporter.values import documents
 
 START = Metric(
@@ -50,12 +50,12 @@ class Window(NamedTuple):
     end: float
 
 
-class _Kept(NamedTuple):
+class _CachedWindow(NamedTuple):
     window: Window
     until: float  # by `time.monotonic`
 
 
-_kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+_kept: OrderedDict[tuple[str, str], _CachedWindow] = OrderedDict()
 """By the URL of the directory and the fingerprint of the certificate."""
 
 
@@ -70,10 +70,8 @@ def identifier(certificate: x509.Certificate) -> str:
     Raises:
         ValueError: it does not name the key of its issuer.
     """
-    try:
-        named = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
-    except x509.ExtensionNotFound:
-        named = None
+    extension = extension_of(certificate, x509.AuthorityKeyIdentifier)
+    named = None if extension is None else extension.key_identifier
     if named is None:
         raise ValueError("the certificate has no authority key identifier")
     serial = certificate.serial_number
@@ -110,7 +108,7 @@ async def report(
     probe.set(END, known.window.end)
 
 
-async def _ask(probe: Probe, certificate: Certificate, directory: str, client: HttpClientSettings) -> _Kept:
+async def _ask(probe: Probe, certificate: Certificate, directory: str, client: HttpClientSettings) -> _CachedWindow:
     wanted = identifier(certificate.x509)
     data, _ = await fetch(directory, client, probe.network, MAX_DOCUMENT_BYTES)
     resource = _parsed(data).get("renewalInfo")
@@ -121,7 +119,9 @@ async def _ask(probe: Probe, certificate: Certificate, directory: str, client: H
     if not isinstance(window, dict):
         raise ProbeFailed(Reason.PROTOCOL_ERROR, "the renewal information has no suggestedWindow")
     found = Window(_seconds(window.get("start")), _seconds(window.get("end")))
-    return _Kept(found, time.monotonic() + _kept_seconds(exchange.response.get("retry-after")))
+    if found.end <= found.start:  # RFC 9773, 4.2
+        raise ProbeFailed(Reason.PROTOCOL_ERROR, "the suggestedWindow does not end after its start")
+    return _CachedWindow(found, time.monotonic() + _kept_seconds(exchange.response.get("retry-after")))
 
 
 def _parsed(data: bytes) -> dict[str, Any]:

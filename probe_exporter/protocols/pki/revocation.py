@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Sequence
 
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from probe_exporter.prober.deadline import Late, within
+from probe_exporter.prober.deadline import Late
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
-from probe_exporter.prober.run import Probe
-from probe_exporter.protocols.http.settings import HttpClientSettings
-from probe_exporter.protocols.pki.lists import lists
+from probe_exporter.protocols.pki.chain_check import ChainCheck
+from probe_exporter.protocols.pki.lists import fetch_list, lists
 from probe_exporter.tls import crl
 from probe_exporter.tls.certificates import Certificate
 
@@ -26,8 +24,12 @@ AVAILABLE = Metric(
     LABELS,
     series=3,
 )
-REVOKED = Metric("probe_ssl_crl_revoked", "Whether the revocation list has the certificate; 0 without a list.", LABELS)
-STALE = Metric("probe_ssl_crl_stale", "Whether the revocation list is past its next update; 0 without a list.", LABELS)
+REVOKED = Metric(
+    "probe_ssl_crl_revoked", "Whether the revocation list has the certificate; 0 without a list.", LABELS, series=3
+)
+STALE = Metric(
+    "probe_ssl_crl_stale", "Whether the revocation list is past its next update; 0 without a list.", LABELS, series=3
+)
 NEXT_UPDATE = Metric(
     "probe_ssl_crl_next_update_timestamp_seconds",
     "When the next revocation list is due, in Unix seconds; absent without a list, or if the list does not say.",
@@ -41,26 +43,9 @@ FETCH_TIME = Metric(
 
 METRICS = (AVAILABLE, REVOKED, STALE, NEXT_UPDATE, FETCH_TIME)
 
-MAX_CERTIFICATES = 16
-"""Certificates of a chain that are examined; a peer chooses how many it sends."""
 
-SHARE = 0.5
-"""The part of the remaining time that one distribution point gets, so that a slow one leaves time for the next."""
-
-
-class RevocationCheck:
-    """The check of one chain."""
-
-    def __init__(self, probe: Probe, client: HttpClientSettings, until: float) -> None:
-        """
-        Args:
-            client: fetches the lists.
-            until: the end of the examination, on the event loop's clock.
-        """
-        self._probe = probe
-        self._client = client
-        self._until = until
-        self._fetched_seconds = 0.0
+class RevocationCheck(ChainCheck):
+    """The check of one chain by revocation lists."""
 
     async def run(self, chain: Sequence[Certificate]) -> list[Certificate]:
         """Set the metrics of a chain; return its revoked certificates.
@@ -68,15 +53,8 @@ class RevocationCheck:
         Args:
             chain: the peer's own certificate first; the last one counts as its own issuer.
         """
-        revoked = []
-        for position, certificate in enumerate(chain[:MAX_CERTIFICATES]):
-            issuer = chain[position + 1] if position + 1 < len(chain) else certificate
-            try:
-                if await self._examine(position, certificate, issuer):
-                    revoked.append(certificate)
-            except ProbeFailed as failed:  # a certificate of the chain whose names can't be read
-                self._probe.log("Skipping a certificate", level=logging.WARNING, err=failed.message)
-        self._probe.set(FETCH_TIME, round(self._fetched_seconds, 9))
+        revoked = await self._revoked(chain, self._examine)
+        self._probe.set(FETCH_TIME, round(self._request_seconds, 9))
         return revoked
 
     async def _examine(self, position: int, certificate: Certificate, issuer: Certificate) -> bool:
@@ -103,21 +81,22 @@ class RevocationCheck:
             self._probe.log("The key of an issuer is of an unknown kind", level=logging.WARNING, issuer=_name(issuer))
             return "", None
         for url in points.urls:
-            found = lists.kept(url, key) or await self._fetch(url, key)
-            if found is not None:
+            found = lists.kept((url, key)) or await self._fetch(url, key)
+            if found is not None and found.is_for(points):
                 return url, found
+            if found is not None:
+                self._probe.log("Skipping a list for other distribution points", level=logging.WARNING, url=url)
         return url, None
 
     async def _fetch(self, url: str, key: bytes) -> crl.RevocationList | None:
-        started = time.perf_counter()
+        if not self._may_request("lists"):
+            return None
         try:
-            with within(max(0.0, (self._until - asyncio.get_running_loop().time()) * SHARE)):
-                found = await lists.fetch(url, key, self._client, self._probe.network)
+            with self._request():
+                found = await fetch_list(url, key, self._client, self._probe.network)
         except (ProbeFailed, Late) as failed:
             self._probe.log("No usable revocation list", level=logging.WARNING, url=url, err=str(failed))
             return None
-        finally:
-            self._fetched_seconds += time.perf_counter() - started
         self._probe.log("Fetched a revocation list", url=url, entries=len(found.digests) // 16)
         return found
 

@@ -1,1 +1,1 @@
-"""``probe-exporter doctor``: check what probing needs of this machine."""
+"""``probe-exporter doctor``: check this machine and its surroundings for what probes need."""

@@ -123,7 +123,7 @@ def history(path: str, max_bytes: int) -> Finding:
 
 
 def _unwritable(directory: Path) -> tuple[str, str] | None:
-    """Return why no file can be created in a directory, and how to mend it; None if it can."""
+    """Return why no file can be created in a directory, and how to fix it; None if it can."""
     if not directory.is_dir():
         return f"{directory} is no directory", f"mkdir -p {directory}"
     if not os.access(directory, os.W_OK | os.X_OK):
@@ -132,7 +132,7 @@ def _unwritable(directory: Path) -> tuple[str, str] | None:
 
 
 def _unusable(file: Path) -> tuple[str, str] | None:
-    """Return why a file can't be used as a history, and how to mend it; None if it can, or if there is none."""
+    """Return why a file can't be used as a history, and how to fix it; None if it can, or if there is none."""
     from probe_exporter.history.file import verify  # noqa: PLC0415  # SQLite, for those who have a file
     from probe_exporter.history.memory import HistoryError  # noqa: PLC0415  # the same
 

@@ -19,7 +19,7 @@ class Finding:
         check: its name.
         verdict: how it ended.
         message: what was found, with figures.
-        fix: the command or setting that mends it; empty if nothing is wrong.
+        fix: the command or setting that fixes it; empty if nothing is wrong.
     """
 
     check: str

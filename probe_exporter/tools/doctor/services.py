@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from probe_exporter.addresses.endpoints import join_host_port
-from probe_exporter.config import single
+from probe_exporter.config import one_module
 from probe_exporter.config.module import Module
 from probe_exporter.network.dns_query import Question
 from probe_exporter.network.lookup import PORT
@@ -102,7 +102,7 @@ def _judged(server: Server, outcome: Outcome, *, others: bool) -> Finding:
 
 
 def _mend_server(address: str, *, others: bool) -> str:
-    """Return how to mend a server that does not answer; `others` says whether another one does."""
+    """Return what to do about a server that does not answer; `others` says whether another one does."""
     if address == STUB:
         return "systemctl restart systemd-resolved"
     if others:
@@ -163,4 +163,4 @@ SET_NTP = "timedatectl set-ntp true"
 
 
 def _ntp() -> Module:
-    return single.with_settings(load_probers([])["ntp"], b"{}", "ntp")
+    return one_module.with_settings(load_probers([])["ntp"], b"{}", "ntp")

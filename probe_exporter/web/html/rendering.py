@@ -24,7 +24,8 @@ from urllib.parse import quote, urlencode
 
 from aiohttp.web import BaseRequest
 
-from probe_exporter.report.report import seconds, shorten
+from probe_exporter.report.report import seconds
+from probe_exporter.settings.fields import shorten
 from probe_exporter.version import VERSION
 from probe_exporter.web.answers import Answer, Refused, page
 from probe_exporter.web.html.assets import TYPES, asset

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import chain, pairwise, repeat
-from typing import Any
+from itertools import chain, repeat
 
 import pytest
 from hypothesis import given
@@ -27,63 +25,23 @@ from probe_exporter.protocols.http.http1 import (
     request_head,
 )
 from tests.cost import costs_at_most, dearest_call_costs_at_most
+from tests.protocols.http.responses import ParsedResponse, cut, dripped, every_way, read_pieces, table
 
 MORE = "more bytes may come: the connection stays open"
 
 
-@dataclass(frozen=True)
-class Read:
-    """The outcome of a response."""
-
-    status: int = 0
-    version: str = ""
-    length: int = 0
-    body: bytes = b""
-    failure: Reason | str | None = None
-
-
-def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = True) -> Read:
+def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = True) -> ParsedResponse:
     """Feed pieces, then the end of the connection unless the response was complete before it."""
-    reader = Http1ResponseReader(method)
-    body = []
-    failure: Reason | str | None = None
-    try:
-        for piece in pieces:
-            reader.feed(piece)
-            while taken := reader.take_body():
-                body.append(taken)
-        if end and not reader.complete:
-            reader.feed(b"")
-        body.append(reader.take_body())
-        if not reader.complete:
-            failure = MORE
-    except ProbeFailed as failed:
-        failure = failed.reason
-    if not reader.head_complete:
-        return Read(failure=failure)
-    return Read(reader.status, reader.version, reader.content_length, b"".join(body), failure)
+    return read_pieces(Http1ResponseReader(method), pieces, MORE, end=end)
 
 
-def cut(data: bytes, *places: int) -> list[bytes]:
-    """Cut `data` at some places."""
-    edges = [0, *sorted(places), len(data)]
-    return [data[start:end] for start, end in pairwise(edges) if start < end]
-
-
-def every_way(data: bytes) -> Iterable[list[bytes]]:
-    """Yield `data` whole, byte by byte, and cut in two at every place, or at some hundreds of places if it is long."""
-    yield [data]
-    yield cut(data, *range(len(data)))
-    yield from (cut(data, place) for place in range(1, len(data), 1 + len(data) // 500))
-
-
-def ok(**differences: object) -> Read:
+def ok(**differences: object) -> ParsedResponse:
     """Return the usual outcome: a 200 of HTTP/1.1 whose body is ``ok``, as announced."""
     usual: dict[str, object] = {"status": 200, "version": "1.1", "length": 2, "body": b"ok"}
-    return Read(**usual | differences)  # type: ignore[arg-type]
+    return ParsedResponse(**usual | differences)  # type: ignore[arg-type]
 
 
-NOT_HTTP = Read(failure=Reason.HTTP_PROTOCOL_ERROR)
+NOT_HTTP = ParsedResponse(failure=Reason.HTTP_PROTOCOL_ERROR)
 
 
 def status(line: bytes) -> bytes:
@@ -269,13 +227,8 @@ BROKEN = {
 }
 
 
-def table(cases: Mapping[str, Any]) -> list[Any]:
-    """Return the cases as named parameters."""
-    return [pytest.param(*(case if isinstance(case, tuple) else (case,)), id=name) for name, case in cases.items()]
-
-
 @pytest.mark.parametrize(("data", "expected"), table(TOLERATED))
-def test_reader_tolerates_what_the_original_tolerates(data: bytes, expected: Read) -> None:
+def test_reader_tolerates_what_the_original_tolerates(data: bytes, expected: ParsedResponse) -> None:
     for pieces in every_way(data):
         assert read(pieces) == expected, pieces
 
@@ -288,7 +241,7 @@ def test_reader_refuses_what_the_original_refuses(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(("data", "expected"), table(BROKEN))
-def test_broken_body_keeps_what_came_before(data: bytes, expected: Read) -> None:
+def test_broken_body_keeps_what_came_before(data: bytes, expected: ParsedResponse) -> None:
     """The status and the valid part of the body are kept, even if all arrived at once."""
     for pieces in every_way(data):
         assert read(pieces) == expected, pieces
@@ -305,7 +258,7 @@ HEAD = {
 
 
 @pytest.mark.parametrize(("data", "expected"), table(HEAD))
-def test_response_to_head_ends_with_its_head(data: bytes, expected: Read) -> None:
+def test_response_to_head_ends_with_its_head(data: bytes, expected: ParsedResponse) -> None:
     """Its length is that of the header, as for GET."""
     for pieces in every_way(data):
         assert read(pieces, method="HEAD", end=False) == expected, pieces
@@ -331,7 +284,7 @@ def test_response_that_is_not_http_is_refused_before_the_connection_ends(begins:
 
 
 def test_connection_closed_without_any_byte_is_reported_as_closed() -> None:
-    assert read([]) == Read(failure=Reason.CONNECT_CLOSED)
+    assert read([]) == ParsedResponse(failure=Reason.CONNECT_CLOSED)
 
 
 def test_reader_ignores_data_after_the_end() -> None:
@@ -400,18 +353,14 @@ def large(size: int) -> bytes:
     return begins + line * lines + b"X-A: " + b"a" * (rest - len("X-A: \r\n")) + b"\r\n" + ends
 
 
-def dripped(data: bytes, step: int) -> list[bytes]:
-    return [data[start : start + step] for start in range(0, len(data), step)]
-
-
 def test_head_size_limit_is_inclusive_and_that_of_the_original() -> None:
     assert read(dripped(large(MAX_HEAD_BYTES), 65536)) == ok(length=0, body=b"")
-    assert read(dripped(large(MAX_HEAD_BYTES + 1), 65536)) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
+    assert read(dripped(large(MAX_HEAD_BYTES + 1), 65536)) == ParsedResponse(failure=Reason.HTTP_HEADERS_TOO_LARGE)
 
 
 def test_head_size_limit_counts_all_interim_responses() -> None:
     early = b"HTTP/1.1 103 Early\r\nLink: " + b"a" * 5000 + b"\r\n\r\n"
-    assert read([early] * 3000) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
+    assert read([early] * 3000) == ParsedResponse(failure=Reason.HTTP_HEADERS_TOO_LARGE)
 
 
 @pytest.mark.parametrize(
@@ -431,7 +380,7 @@ def test_endless_head_ends_at_the_limit_in_bounded_memory(line: bytes) -> None:
     outcome = read(chain([b"HTTP/1.1 200 OK\r\nX-A: "], repeat(piece)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert outcome == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
+    assert outcome == ParsedResponse(failure=Reason.HTTP_HEADERS_TOO_LARGE)
     assert peak < 20 * MAX_HEAD_BYTES
 
 
@@ -447,7 +396,7 @@ def test_head_lines_are_limited_in_number(step: int) -> None:
     assert reader.headers[-3:] == [("X-9996", "a"), ("X-9997", "a b"), ("Content-Length", "2")]
     for more in (b" c", b"X: a"):
         too_many = head(*lines, b" b", more, b"Content-Length: 2")
-        assert read(dripped(too_many, step)) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
+        assert read(dripped(too_many, step)) == ParsedResponse(failure=Reason.HTTP_HEADERS_TOO_LARGE)
 
 
 @pytest.mark.parametrize("step", [1000, 100_000, MAX_HEAD_BYTES])
@@ -459,7 +408,7 @@ def test_size_of_one_field_is_limited(step: int, fold: bytes) -> None:
     for lines in ([b"X: a", field, b"Content-Length: 0"], [b"Content-Length: 0", field]):
         assert read(dripped(head(*lines, body=b""), step)) == ok(length=0, body=b"")
         longer = head(*[line.replace(b"aa", b"aaa", 1) for line in lines], body=b"")
-        assert read(dripped(longer, step)) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
+        assert read(dripped(longer, step)) == ParsedResponse(failure=Reason.HTTP_HEADERS_TOO_LARGE)
 
 
 def test_informational_responses_are_limited_in_number() -> None:
@@ -467,7 +416,7 @@ def test_informational_responses_are_limited_in_number() -> None:
     for step in (1000, MAX_HEAD_BYTES):
         assert read(dripped(early * MAX_INFORMATIONAL_RESPONSES + final, step)) == ok()
         too_many = early * (MAX_INFORMATIONAL_RESPONSES + 1) + final
-        assert read(dripped(too_many, step)) == Read(failure=Reason.HTTP_HEADERS_TOO_LARGE)
+        assert read(dripped(too_many, step)) == ParsedResponse(failure=Reason.HTTP_HEADERS_TOO_LARGE)
 
 
 def test_tiny_chunks_are_read_in_portions() -> None:

@@ -23,7 +23,7 @@ from probe_exporter.runner import Result
 from tests.cost import short_turns
 from tests.servers.nginx import LARGE, Nginx
 from tests.targets import Answer, End, Pause, Pki, Repeat, Site, Tls, http2
-from tests.targets.answers import Made, raw
+from tests.targets.answers import PortDependent, raw
 from tests.targets.http2 import (
     OPENING,
     SETTINGS_ACK,
@@ -211,7 +211,7 @@ async def test_request_without_window_or_response_times_out(pki: Pki) -> None:
 def in_turn(*answers: bytes) -> Answer:
     """Return a server that sends one answer on the first connection and another on the second."""
     turns = iter(answers)
-    return said(Made(lambda fill: next(turns)))
+    return said(PortDependent(lambda fill: next(turns)))
 
 
 @pytest.mark.parametrize("refusal", [reset(http2.REFUSED_STREAM), goaway(0)])

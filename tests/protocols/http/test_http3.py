@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import pytest
 from aioquic.buffer import encode_uint_var
@@ -20,6 +19,7 @@ from probe_exporter.protocols.http.http3 import (
     describe,
     read_varint,
 )
+from tests.protocols.http.responses import ParsedResponse
 from tests.targets.http3 import (
     CONTROL,
     DATA,
@@ -39,17 +39,7 @@ from tests.targets.http3 import (
 MORE = "more bytes may come: the stream has not ended"
 
 
-@dataclass(frozen=True)
-class Read:
-    """The outcome of a response."""
-
-    status: int = 0
-    length: int = 0
-    body: bytes = b""
-    failure: Reason | str | None = None
-
-
-def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = True) -> Read:
+def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = True) -> ParsedResponse:
     """Feed pieces, then the end of the stream; take the body after each."""
     reader = Http3ResponseReader(method)
     body = b""
@@ -66,8 +56,8 @@ def read(pieces: Iterable[bytes], *, method: str = "GET", end: bool = True) -> R
     except ProbeFailed as failed:
         failure = failed.reason
     if not reader.head_complete:
-        return Read(failure=failure)
-    return Read(reader.status, reader.content_length, body, failure)
+        return ParsedResponse(failure=failure)
+    return ParsedResponse(reader.status, reader.content_length, body, failure)
 
 
 OK = head(200, ("content-length", "5"), ("x-a", "b")) + data(b"he") + data() + data(b"llo")
@@ -96,10 +86,10 @@ def test_reader_result_does_not_depend_on_how_the_response_is_cut(response: byte
 
 
 def test_reader_returns_status_length_body_and_failure() -> None:
-    assert read([OK]) == Read(200, 5, b"hello")
-    assert read([ODD]) == Read(404, -1, b"not here")
-    assert read([TRUNCATED]) == Read(200, 9, b"five!", Reason.HTTP_BODY_TRUNCATED)
-    assert read([BROKEN]) == Read(200, -1, b"good", Reason.HTTP_PROTOCOL_ERROR)
+    assert read([OK]) == ParsedResponse(200, 5, b"hello")
+    assert read([ODD]) == ParsedResponse(404, -1, b"not here")
+    assert read([TRUNCATED]) == ParsedResponse(200, 9, b"five!", Reason.HTTP_BODY_TRUNCATED)
+    assert read([BROKEN]) == ParsedResponse(200, -1, b"good", Reason.HTTP_PROTOCOL_ERROR)
 
 
 def test_version_is_that_of_the_setting() -> None:
@@ -119,35 +109,37 @@ def test_headers_keep_their_bytes_and_order() -> None:
 @pytest.mark.parametrize(
     ("method", "response", "expected"),
     [
-        pytest.param("HEAD", head(200, ("content-length", "12")), Read(200, 12), id="to HEAD"),
-        pytest.param("GET", head(304, ("content-length", "12")), Read(304, 12), id="not modified"),
-        pytest.param("GET", head(204), Read(204, 0), id="no content"),
-        pytest.param("GET", head(200), Read(200, -1), id="none at all"),
-        pytest.param("GET", head(200, ("content-length", "0")), Read(200, 0), id="an empty one"),
-        pytest.param("HEAD", head(200, ("content-length", "0" * 5000 + "7")), Read(200, 7), id="length of many zeros"),
+        pytest.param("HEAD", head(200, ("content-length", "12")), ParsedResponse(200, 12), id="to HEAD"),
+        pytest.param("GET", head(304, ("content-length", "12")), ParsedResponse(304, 12), id="not modified"),
+        pytest.param("GET", head(204), ParsedResponse(204, 0), id="no content"),
+        pytest.param("GET", head(200), ParsedResponse(200, -1), id="none at all"),
+        pytest.param("GET", head(200, ("content-length", "0")), ParsedResponse(200, 0), id="an empty one"),
+        pytest.param(
+            "HEAD", head(200, ("content-length", "0" * 5000 + "7")), ParsedResponse(200, 7), id="length of many zeros"
+        ),
         pytest.param(
             "GET",
             head(200, ("content-length", "2")) + data(b"long"),
-            Read(200, 2, b"lo", Reason.HTTP_PROTOCOL_ERROR),
+            ParsedResponse(200, 2, b"lo", Reason.HTTP_PROTOCOL_ERROR),
             id="longer than announced",
         ),
         pytest.param(
             "GET",
             head(200) + frame(DATA, b"cut", length=9),
-            Read(200, -1, b"cut", Reason.HTTP_BODY_TRUNCATED),
+            ParsedResponse(200, -1, b"cut", Reason.HTTP_BODY_TRUNCATED),
             id="cut",
         ),
     ],
 )
 def test_response_that_must_not_have_a_body_is_complete_without_one(
-    method: str, response: bytes, expected: Read
+    method: str, response: bytes, expected: ParsedResponse
 ) -> None:
     assert read([response], method=method) == expected
 
 
 def test_body_ends_only_with_the_stream() -> None:
     """A body of its announced length is not complete: trailers or an error may follow."""
-    assert read([OK], end=False) == Read(200, 5, b"hello", MORE)
+    assert read([OK], end=False) == ParsedResponse(200, 5, b"hello", MORE)
 
 
 @pytest.mark.parametrize("cut", [b"", head(103)])

@@ -53,7 +53,7 @@ def module(pki: Pki, **asked: object) -> Module:
 
 
 @dataclass(frozen=True)
-class Probed:
+class FinishedProbe:
     """A finished probe and its target."""
 
     result: Result
@@ -83,12 +83,12 @@ async def probe(
     target: str = "https://localhost:{quic_port}/",
     timeout: float = 60.0,
     **asked: object,
-) -> Probed:
+) -> FinishedProbe:
     """Probe a scripted server."""
     pages = answer if isinstance(answer, dict) else {"/": answer}
     async with Site(pages, pki=pki.directory, quic=behaviour or Quic()) as site:
         result = await runner.run(module(pki, **asked), site.fill(target), timeout)
-        return Probed(result, site)
+        return FinishedProbe(result, site)
 
 
 # --- a good answer -----------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ async def test_rejected_request_is_repeated_once(pki: Pki) -> None:
 async def test_timeout_in_each_phase_has_its_reason(pki: Pki, behaviour: Quic, answer: Answer, reason: str) -> None:
     probed = await probe(pki, answer, behaviour=behaviour, timeout=8)
     assert probed.reason == reason
-    assert 8 <= probed.result.duration < 12
+    assert 7 < probed.result.duration < 12  # the deadline is set a moment before the run begins
 
 
 @pytest.mark.slow

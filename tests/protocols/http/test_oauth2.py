@@ -32,6 +32,7 @@ from probe_exporter.protocols.http.oauth2 import MAX_ANSWER_BYTES, _token
 from probe_exporter.protocols.http.settings import JWT_BEARER, OAuth2
 from probe_exporter.runner import Result, run
 from tests.cost import expect_cheaper, seconds_of_a_million_additions, turns
+from tests.outcomes import why
 from tests.targets import Answer, End, Pause, Pki, Repeat, Request, Site, Tls, raw, redirect, reply, silence
 from tests.targets.answers import head
 from tests.targets.proxy import HttpProxy, ProxyServer
@@ -78,11 +79,6 @@ class Server(Site):
     async def probe(self, module: Module, target: str = "http://127.0.0.1:{port}/", timeout: float = 60.0) -> Result:
         """Probe this target once."""
         return await run(module, self.fill(target), timeout)
-
-
-def why(result: Result) -> tuple[str, str] | None:
-    """Return reason and phase of a failure; None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
 
 
 def told(result: Result) -> str:

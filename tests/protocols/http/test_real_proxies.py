@@ -13,6 +13,7 @@ from probe_exporter.prober.failure import Reason
 from probe_exporter.probers import http
 from probe_exporter.probers.http import HttpSettings, prober
 from probe_exporter.runner import Result, run
+from tests.outcomes import reason_of
 from tests.targets import Pki, Site, Tls, http2, redirect, reply
 
 pytestmark = pytest.mark.slow
@@ -31,10 +32,6 @@ async def probe(site: Site, target: str, proxy_url: str, **settings: Any) -> Res
     return await run(Module("m", prober, HttpSettings.model_validate(settings), 0.0, Place("t")), site.fill(target), 60)
 
 
-def why(result: Result) -> str | None:
-    return None if result.failure is None else result.failure.reason
-
-
 def site(pki: Pki, alpn: tuple[str, ...] = ()) -> Site:
     pages = {
         "/": reply(200, b"0123456789" * 100_000), "/away": redirect(302, "https://localhost:{tls_port}/"),
@@ -47,7 +44,7 @@ def site(pki: Pki, alpn: tuple[str, ...] = ()) -> Site:
 async def test_tinyproxy_passes_requests(target: str, pki: Pki, tinyproxy: int) -> None:
     async with site(pki) as there:
         result = await probe(there, target, f"http://user:hunter2@127.0.0.1:{tinyproxy}")
-        assert why(result) is None
+        assert reason_of(result) is None
         assert result.probe.samples.get(http.BODY_LENGTH) == 1_000_000
         assert there.requests[0].all("Host") == [there.fill(target).split("/")[2]]
 
@@ -60,7 +57,7 @@ async def test_tinyproxy_forwards_a_body(pki: Pki, tinyproxy: int, tmp_path: Pat
                 there, target, f"http://user:hunter2@127.0.0.1:{tinyproxy}", method="POST",
                 body_file=str(tmp_path / "body"),
             )  # fmt: skip
-            assert why(result) is None
+            assert reason_of(result) is None
             assert len(there.requests[-1].body) == 300_000
 
 
@@ -78,14 +75,14 @@ async def test_tinyproxy_refuses_unauthenticated_clients(
 ) -> None:
     async with site(pki) as there:
         result = await probe(there, target, f"http://{user}127.0.0.1:{tinyproxy}")
-        assert why(result) is reason
+        assert reason_of(result) is reason
         assert there.requests == []
 
 
 async def test_tinyproxy_tunnels_http2(pki: Pki, tinyproxy: int) -> None:
     async with site(pki, ("h2",)) as there:
         result = await probe(there, OVER_TLS, f"http://user:hunter2@127.0.0.1:{tinyproxy}")
-        assert why(result) is None
+        assert reason_of(result) is None
         assert result.probe.samples.get(http.VERSION) == 2
 
 
@@ -95,18 +92,18 @@ async def test_squid_passes_requests_by_name(target: str, pki: Pki, squid: int) 
     async with site(pki) as there:
         for skip in (False, True):
             result = await probe(there, target, f"http://127.0.0.1:{squid}", skip_resolve_phase_with_proxy=skip)
-            assert why(result) is None
+            assert reason_of(result) is None
             assert result.probe.samples.get(http.BODY_LENGTH) == 1_000_000
 
 
 async def test_squid_refusals_and_errors_have_their_reasons(pki: Pki, squid: int) -> None:
     async with site(pki) as there:
         url = f"http://127.0.0.1:{squid}"
-        assert why(await probe(there, "https://127.0.0.1:{tls_port}/", url)) is Reason.PROXY_REFUSED
-        assert why(await probe(there, "https://localhost:{dead}/", url)) is Reason.PROXY_REFUSED
-        assert why(await probe(there, PLAIN + "missing", url)) is Reason.HTTP_STATUS
+        assert reason_of(await probe(there, "https://127.0.0.1:{tls_port}/", url)) is Reason.PROXY_REFUSED
+        assert reason_of(await probe(there, "https://localhost:{dead}/", url)) is Reason.PROXY_REFUSED
+        assert reason_of(await probe(there, PLAIN + "missing", url)) is Reason.HTTP_STATUS
         result = await probe(there, "http://localhost:{dead}/", url)
-        assert (why(result), result.probe.samples.get(http.STATUS_CODE)) == (Reason.HTTP_STATUS, 503)
+        assert (reason_of(result), result.probe.samples.get(http.STATUS_CODE)) == (Reason.HTTP_STATUS, 503)
 
 
 @pytest.mark.parametrize("target", [PLAIN, OVER_TLS, PLAIN + "away"])
@@ -114,16 +111,18 @@ async def test_squid_refusals_and_errors_have_their_reasons(pki: Pki, squid: int
 async def test_microsocks_passes_requests(scheme: str, target: str, pki: Pki, microsocks: int) -> None:
     async with site(pki) as there:
         result = await probe(there, target, f"{scheme}://user:hunter2@127.0.0.1:{microsocks}")
-        assert why(result) is None
+        assert reason_of(result) is None
         assert result.probe.samples.get(http.BODY_LENGTH) == 1_000_000
 
 
 async def test_microsocks_refusals_have_their_reason(pki: Pki, microsocks: int) -> None:
     async with site(pki) as there:
         for user in ("", "user:wrong@"):
-            assert why(await probe(there, PLAIN, f"socks5://{user}127.0.0.1:{microsocks}")) is Reason.PROXY_REFUSED
+            assert (
+                reason_of(await probe(there, PLAIN, f"socks5://{user}127.0.0.1:{microsocks}")) is Reason.PROXY_REFUSED
+            )
         url = f"socks5://user:hunter2@127.0.0.1:{microsocks}"
         result = await probe(there, "http://127.0.0.1:{dead}/", url)
-        assert why(result) is Reason.PROXY_REFUSED
+        assert reason_of(result) is Reason.PROXY_REFUSED
         assert result.failure is not None
         assert "the connection was refused" in result.failure.message

@@ -22,8 +22,8 @@ from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
 from probe_exporter.network import connection as connections
 from probe_exporter.network import lookup, opening
+from probe_exporter.network.address_choice import IP_PROTOCOL
 from probe_exporter.network.connection import Secure
-from probe_exporter.network.opening import IP_PROTOCOL
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.probers import http
@@ -31,9 +31,10 @@ from probe_exporter.probers.http import HttpSettings, prober
 from probe_exporter.protocols.http.proxy import Proxy
 from probe_exporter.protocols.http.tunnel import connect_head, socks5
 from probe_exporter.runner import Result, run
-from probe_exporter.tls import handshake
+from probe_exporter.tls import metrics
 from probe_exporter.tls.context import client_context
 from probe_exporter.tls.settings import TLSSettings
+from tests.outcomes import why
 from tests.targets import Answer, End, Pause, Pki, Repeat, Site, Tls, http2, raw, redirect, reply, silence
 from tests.targets.proxy import ESTABLISHED, OPENED, HttpProxy, ProxyServer, SocksProxy
 
@@ -49,7 +50,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "HOSTS", path)
 
 
-class Stage:
+class TunnelSetup:
     """A target and a proxy, and probes of the target through the proxy."""
 
     def __init__(self, site: Site, proxy: ProxyServer) -> None:
@@ -77,26 +78,16 @@ async def staged(
     behaviour: HttpProxy | SocksProxy | None = None,
     pages: Mapping[str, Answer] | None = None,
     tls: Tls | None = None,
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[TunnelSetup]:
     """Start a target and a proxy for the length of the block."""
     site = Site(pages or {"/": OK}, tls or Tls(), pki.directory)
     proxy = ProxyServer({}, pki=pki.directory, behaviour=behaviour or HttpProxy())
     async with site, proxy:
-        yield Stage(site, proxy)
-
-
-def why(result: Result) -> tuple[str, str] | None:
-    """Return reason and phase of a failure; None for success."""
-    return None if result.failure is None else (result.failure.reason, result.phase)
+        yield TunnelSetup(site, proxy)
 
 
 def seconds(result: Result, phase: str) -> float:
     return result.probe.samples.get(http.DURATION, phase)
-
-
-def trusting(pki: Pki, **more: object) -> dict[str, Any]:
-    """Return a `tls_config` that trusts the test's authority."""
-    return {"tls_config": {"ca_file": str(pki.directory / "root.pem"), **more}}
 
 
 # --- CONNECT, as bytes -------------------------------------------------------------------------------------
@@ -259,7 +250,7 @@ def behaviour(way: str) -> HttpProxy | SocksProxy:
 async def test_every_proxy_scheme_reaches_every_target_scheme(way: str, target: str, pki: Pki) -> None:
     """One case is TLS within TLS."""
     async with staged(pki, behaviour(way)) as stage:
-        result = await stage.probe(target, proxy_url=WAYS[way], **trusting(pki))
+        result = await stage.probe(target, proxy_url=WAYS[way], tls_config=pki.trust())
         assert why(result) is None
         assert stage.asked
         assert len(stage.site.requests) == 1
@@ -273,7 +264,7 @@ async def test_tunnel_carries_large_bodies_both_ways(way: str, pki: Pki, tmp_pat
     async with staged(pki, behaviour(way), {"/": reply(200, received)}) as stage:
         result = await stage.probe(
             "https://127.0.0.1:{tls_port}/", proxy_url=WAYS[way], method="POST", body_file=str(tmp_path / "body"),
-            fail_if_body_not_matches_regexp=["^(?:0123456789abcdef)+$"], **trusting(pki),
+            fail_if_body_not_matches_regexp=["^(?:0123456789abcdef)+$"], tls_config=pki.trust(),
         )  # fmt: skip
         assert why(result) is None
         assert result.probe.samples.get(http.BODY_LENGTH) == len(received)
@@ -283,16 +274,16 @@ async def test_tunnel_carries_large_bodies_both_ways(way: str, pki: Pki, tmp_pat
 @pytest.mark.parametrize("way", WAYS)
 async def test_tunnel_carries_http2(way: str, pki: Pki) -> None:
     async with staged(pki, behaviour(way), {"/": http2.reply(200, b"ok")}, Tls(alpn=("h2",))) as stage:
-        result = await stage.probe("https://127.0.0.1:{tls_port}/", proxy_url=WAYS[way], **trusting(pki))
+        result = await stage.probe("https://127.0.0.1:{tls_port}/", proxy_url=WAYS[way], tls_config=pki.trust())
         assert why(result) is None
         assert result.probe.samples.get(http.VERSION) == 2
 
 
 async def test_tunnel_reports_the_certificate_of_the_target(pki: Pki) -> None:
     async with staged(pki, HttpProxy(certificate="rich")) as stage:
-        result = await stage.probe("https://127.0.0.1:{tls_port}/", proxy_url=WAYS["https"], **trusting(pki))
+        result = await stage.probe("https://127.0.0.1:{tls_port}/", proxy_url=WAYS["https"], tls_config=pki.trust())
         assert why(result) is None
-        ((_, subject, *_),) = result.probe.samples.labelled[handshake.CERTIFICATE_INFO]
+        ((_, subject, *_),) = result.probe.samples.labelled[metrics.CERTIFICATE_INFO]
         assert subject == "CN=leaf"
 
 
@@ -304,7 +295,7 @@ async def test_proxy_receives_the_name_and_socks5_the_address(pki: Pki) -> None:
         ("socks5h://127.0.0.1:{proxy}", SocksProxy(), "SOCKS connect to name localhost port {tls_port}"),
     ):
         async with staged(pki, behaviour) as stage:
-            assert why(await stage.probe(target, proxy_url=url, **trusting(pki))) is None
+            assert why(await stage.probe(target, proxy_url=url, tls_config=pki.trust())) is None
             assert stage.asked[-1] == line
 
 
@@ -373,7 +364,7 @@ async def test_proxy_credentials_are_not_sent_to_the_target(pki: Pki) -> None:
     async with staged(pki) as stage:
         await stage.probe(
             "https://localhost:{tls_port}/", proxy_url="http://u:p@127.0.0.1:{proxy}",
-            proxy_connect_header={"X-Secret": ["hunter2"]}, **trusting(pki),
+            proxy_connect_header={"X-Secret": ["hunter2"]}, tls_config=pki.trust(),
         )  # fmt: skip
         assert stage.proxy.requests[0].all("X-Secret") == ["hunter2"]
         names = {name.lower() for name, _ in stage.site.requests[0].headers}
@@ -528,16 +519,16 @@ async def test_invalid_proxy_url_is_unusable_settings(url: str, pki: Pki) -> Non
 
 async def test_proxy_certificate_is_not_reported_as_that_of_the_target(pki: Pki) -> None:
     async with staged(pki, HttpProxy(certificate="expired")) as stage:
-        result = await stage.probe(OVER_TLS, proxy_url=WAYS["https"], **trusting(pki))
+        result = await stage.probe(OVER_TLS, proxy_url=WAYS["https"], tls_config=pki.trust())
         assert why(result) == (Reason.PROXY_CONNECT, "proxy")
-        assert handshake.CERTIFICATE_INFO not in result.probe.samples.labelled
+        assert metrics.CERTIFICATE_INFO not in result.probe.samples.labelled
 
 
 async def test_target_certificate_failure_through_a_proxy_is_a_tls_failure(pki: Pki) -> None:
     async with staged(pki, tls=Tls("expired")) as stage:
-        result = await stage.probe(OVER_TLS, **trusting(pki))
+        result = await stage.probe(OVER_TLS, tls_config=pki.trust())
         assert why(result) == (Reason.CERTIFICATE_EXPIRED, "tls")
-        assert handshake.CERTIFICATE_INFO in result.probe.samples.labelled
+        assert metrics.CERTIFICATE_INFO in result.probe.samples.labelled
 
 
 @pytest.mark.usefixtures("clock")
@@ -582,7 +573,7 @@ async def test_timed_out_probe_closes_the_proxy_connection(way: str, pki: Pki) -
     """The connection is closed at once and not by the garbage collector."""
     waiting = SocksProxy(reply=silence()) if way == "socks5" else HttpProxy(connect=silence())
     async with staged(pki, waiting) as stage:
-        result = await stage.probe(OVER_TLS, timeout=8, proxy_url=WAYS[way], **trusting(pki))
+        result = await stage.probe(OVER_TLS, timeout=8, proxy_url=WAYS[way], tls_config=pki.trust())
         assert 8 <= result.duration < 12
         await asyncio.wait_for(stage.proxy.abandoned.wait(), 5)
 
@@ -602,4 +593,4 @@ async def test_connect_response_may_have_many_headers_and_ignored_body(pki: Pki)
     """The response to CONNECT has no body, and its headers have no meaning (RFC 9110, section 9.3.6)."""
     said = ESTABLISHED[:-2] + b"Content-Length: 3\r\nX-Long: " + b"y" * 100_000 + b"\r\n\r\nabc"
     async with staged(pki, HttpProxy(established=said)) as stage:
-        assert why(await stage.probe(OVER_TLS, **trusting(pki))) is None
+        assert why(await stage.probe(OVER_TLS, tls_config=pki.trust())) is None

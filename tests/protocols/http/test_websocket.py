@@ -19,7 +19,7 @@ def messages(conversation: Conversation, *pieces: bytes) -> list[bytes]:
     found = []
     for piece in pieces:
         conversation.feed(piece)
-        while (message := conversation.next()) is not None or not conversation.hungry:
+        while (message := conversation.next()) is not None or not conversation.needs_data:
             if message is not None:
                 found.append(asyncio.run(message.joined()))
     return found
@@ -100,7 +100,7 @@ def test_one_turn_reads_a_limited_number_of_frames() -> None:
     conversation.feed(frame(b"", PING) * (TURN_FRAMES + 1))
     assert conversation.next() is None
     assert len(conversation.outgoing()) == TURN_FRAMES * 6
-    assert not conversation.hungry
+    assert not conversation.needs_data
 
 
 @pytest.mark.parametrize(("data", "answer"), [(close(1000), 0x88), (frame(b"x", reserved=1), 0x88)])

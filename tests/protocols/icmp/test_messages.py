@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from probe_exporter.prober.failure import Reason
 from probe_exporter.protocols.icmp import messages
-from probe_exporter.protocols.icmp.messages import IcmpAnswer, Trouble, checksum, parse, request, strip_ip
+from probe_exporter.protocols.icmp.messages import IcmpAnswer, IcmpError, checksum, parse, request, strip_ip
 
 
 def slow_checksum(data: bytes) -> int:
@@ -130,7 +130,7 @@ def test_parse_ignores_short_message(length: int) -> None:
 )
 def test_parse_ipv4_errors(kind: int, code: int, reason: Reason, words: str) -> None:
     said = parse(4, error(kind, code, ip4(ECHO_4), third=5, fourth=6))
-    assert said == Trouble(4, kind, code, 0, "192.0.2.9", 0x1234, 7)
+    assert said == IcmpError(4, kind, code, 0, "192.0.2.9", 0x1234, 7)
     assert (said.reason, str(said)) == (reason, words)
 
 
@@ -145,7 +145,7 @@ def test_parse_ipv4_errors(kind: int, code: int, reason: Reason, words: str) -> 
 )
 def test_parse_ipv6_errors(kind: int, code: int, reason: Reason, words: str) -> None:
     said = parse(6, error(kind, code, ip6(ECHO_6), third=5, fourth=6))
-    assert said == Trouble(6, kind, code, 0, "2001:db8::9", 0x1234, 7)
+    assert said == IcmpError(6, kind, code, 0, "2001:db8::9", 0x1234, 7)
     assert (said.reason, str(said)) == (reason, words)
 
 
@@ -153,26 +153,26 @@ def test_packet_too_big_reports_mtu() -> None:
     """The MTU has 16 bits in IPv4 (RFC 1191, section 4) and 32 in IPv6 (RFC 4443, section 3.2)."""
     four = parse(4, error(3, 4, ip4(ECHO_4), fourth=1400))
     six = parse(6, error(2, 0, ip6(ECHO_6), third=1, fourth=2))
-    assert isinstance(four, Trouble)
-    assert isinstance(six, Trouble)
+    assert isinstance(four, IcmpError)
+    assert isinstance(six, IcmpError)
     assert (four.reason, str(four)) == (Reason.ICMP_PACKET_TOO_BIG, "packet too big (MTU 1400)")
     assert (six.reason, str(six)) == (Reason.ICMP_PACKET_TOO_BIG, "packet too big (MTU 65538)")
 
 
 def test_parse_error_needs_eight_bytes_of_request() -> None:
     """RFC 792 guarantees no more."""
-    assert isinstance(parse(4, error(3, 1, ip4(ECHO_4[:8]))), Trouble)
+    assert isinstance(parse(4, error(3, 1, ip4(ECHO_4[:8]))), IcmpError)
     assert parse(4, error(3, 1, ip4(ECHO_4[:7]))) is None
 
 
 def test_parse_error_with_ip_options() -> None:
     said = parse(4, error(11, 0, ip4(ECHO_4, options=bytes(40))))
-    assert said == Trouble(4, 11, 0, 0, "192.0.2.9", 0x1234, 7)
+    assert said == IcmpError(4, 11, 0, 0, "192.0.2.9", 0x1234, 7)
 
 
 def test_parse_error_about_first_fragment() -> None:
     fragment = struct.pack("!BBHI", 58, 0, 1, 99)  # offset 0, more to come
-    assert isinstance(parse(6, error(3, 1, ip6(fragment + ECHO_6, following=44))), Trouble)
+    assert isinstance(parse(6, error(3, 1, ip6(fragment + ECHO_6, following=44))), IcmpError)
 
 
 def test_parse_ignores_error_about_later_fragment() -> None:

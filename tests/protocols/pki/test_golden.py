@@ -18,22 +18,25 @@ from probe_exporter.probers.http import HttpSettings
 from probe_exporter.probers.http import prober as http
 from probe_exporter.protocols.pki import renewal
 from probe_exporter.protocols.pki.lists import lists
+from probe_exporter.protocols.pki.responders import answers
 from probe_exporter.runner import run
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 from tests.modules.library import PROBERS
 from tests.peers.golden import hold
-from tests.targets.authority import Authority, tls_server
+from tests.targets.authority import Authority, timestamps, tls_server
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "pki" / "examined.txt"
 
 
 async def test_exposition_with_every_key(tmp_path: Path) -> None:
     lists.forget()
+    answers.forget()
     renewal.forget()
     async with Authority(tmp_path) as authority:
         where = x509.UniformResourceIdentifier(authority.url("/ocsp"))
         access = x509.AuthorityInformationAccess([x509.AccessDescription(AuthorityInformationAccessOID.OCSP, where)])
-        leaf = authority.issue(authority.url("/list"), extensions=[access])
+        stamps = timestamps(b"\1" * 32, b"\2" * 32, b"\2" * 32)
+        leaf = authority.issue(authority.url("/list"), extensions=[access, stamps])
         authority.pages |= {
             "/list": authority.crl(leaf.serial_number),
             "/ocsp": authority.status(leaf, revoked=True),

@@ -15,16 +15,21 @@ from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
 from probe_exporter.network.settings import NetworkSettings
 from probe_exporter.prober.failure import Reason
+from probe_exporter.probers.http import HttpSettings
+from probe_exporter.probers.http import prober as http_prober
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.probers.websocket import WebsocketSettings
 from probe_exporter.protocols.http.settings import HttpClientSettings
-from probe_exporter.protocols.pki import lists as keeping
+from probe_exporter.protocols.pki import lists as listing
 from probe_exporter.protocols.pki import revocation
 from probe_exporter.protocols.pki.fetching import DIRECT, client_of, fetch
 from probe_exporter.protocols.pki.lists import lists
 from probe_exporter.runner import Result, run
-from probe_exporter.tls.crl import RevocationList
+from tests.cost import short_turns
+from tests.targets import Site
 from tests.targets.authority import PEM, Authority, tls_server
+from tests.targets.http3 import Quic
+from tests.targets.http3 import reply as reply3
 from tests.waiting import until
 
 GENEROUS_SECONDS = 60.0
@@ -57,6 +62,12 @@ def of_leaf(result: Result) -> dict[str, object]:
                 found[metric.name.removeprefix("probe_ssl_crl_")] = value
                 found["url"] = labels[6]
     return found
+
+
+def faults(result: Result) -> set[tuple[str, str]]:
+    """Return what the report says is wrong with certificates: subject and fault."""
+    shown: list[Any] = [one.data(str) for one in result.probe.evidence]
+    return {(one["subject"], error) for peer in shown for one in peer["certificates"] for error in one["errors"]}
 
 
 GONE = {"available": 0, "revoked": 0, "stale": 0}
@@ -94,6 +105,7 @@ async def test_revoked_certificate_fails_the_probe_only_on_demand(tmp_path: Path
         authority.pages["/list"] = authority.crl(7, leaf.serial_number, 9)
         result = await probe(authority, fail_if_revoked=fails)
     assert of_leaf(result)["revoked"] == 1
+    assert faults(result) == {("CN=leaf", "revoked_by_crl")}
     if not fails:
         assert result.failure is None
         return
@@ -101,6 +113,25 @@ async def test_revoked_certificate_fails_the_probe_only_on_demand(tmp_path: Path
     assert result.failure.reason is Reason.CERTIFICATE_REVOKED
     assert f"{leaf.serial_number:x}" in result.failure.message
     assert result.phase == "certificates"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_certificate_of_http3_is_looked_up(tmp_path: Path, *, fails: bool) -> None:
+    async with Authority(tmp_path) as authority:
+        leaf = authority.issue(authority.url("/list"))
+        authority.pages["/list"] = authority.crl(leaf.serial_number)
+        tls = {"ca_file": str(authority.ca_file)}
+        keys = {"enable_http3": True, "enable_http2": False, "preferred_ip_protocol": "ip4", "tls_config": tls}
+        settings = HttpSettings.model_validate({**keys, "check_revoked": True, "fail_if_revoked": fails})
+        module = Module("m", http_prober, settings, 0.0, Place("test.yml", 1))
+        async with Site({"/": reply3(200, b"ok")}, pki=tmp_path, quic=Quic()) as site:
+            result = await run(module, site.fill("https://localhost:{quic_port}/"), GENEROUS_SECONDS)
+    assert of_leaf(result)["revoked"] == 1
+    assert faults(result) == {("CN=leaf", "revoked_by_crl")}
+    [shown] = [one.data(str) for one in result.probe.evidence]
+    assert shown["address"] == "127.0.0.1"
+    assert (result.failure is not None) == fails
+    assert result.failure is None or result.failure.reason is Reason.CERTIFICATE_REVOKED
 
 
 async def test_stale_list_is_used_and_said_to_be_stale(tmp_path: Path) -> None:
@@ -115,6 +146,24 @@ async def test_stale_list_is_used_and_said_to_be_stale(tmp_path: Path) -> None:
     assert authority.requests == ["/list"] * 2, "a stale list is not kept"
 
 
+@pytest.mark.parametrize(
+    ("paths", "usable"),
+    [([], True), (["/list"], True), (["/other"], False), (["/other", "/list"], True), (["/alias"], True)],
+)
+async def test_list_for_other_distribution_points_is_not_used(
+    tmp_path: Path, paths: list[str], *, usable: bool
+) -> None:
+    async with Authority(tmp_path) as authority:
+        authority.issue(authority.url("/list"), authority.url("/alias"))
+        names = [x509.UniformResourceIdentifier(authority.url(path)) for path in paths]
+        point = x509.IssuingDistributionPoint(names or None, None, not names, False, None, False, False)
+        authority.pages["/list"] = authority.crl(extensions=[point])
+        results = [await probe(authority) for _ in range(2)]
+    assert [of_leaf(one)["available"] for one in results] == [1 if usable else 0] * 2, "fetched, and kept"
+    messages = [event.message for event in results[1].probe.events]
+    assert ("Skipping a list for other distribution points" in messages) is not usable
+
+
 def _bad_pages(authority: Authority) -> dict[str, Any]:
     base = x509.DeltaCRLIndicator(1)
     return {
@@ -123,7 +172,7 @@ def _bad_pages(authority: Authority) -> dict[str, Any]:
         "no list": b"<html>not found</html>",
         "empty": b"",
         "a delta": authority.crl(extensions=[base]),
-        "too large": b"\0" * (keeping.MAX_LIST_BYTES + 1),
+        "too large": b"\0" * (listing.MAX_LIST_BYTES + 1),
     }
 
 
@@ -148,17 +197,30 @@ async def test_large_list_is_read_in_a_helper_process(tmp_path: Path) -> None:
     async with Authority(tmp_path) as authority:
         leaf = authority.issue(authority.url("/list"))
         authority.pages["/list"] = large = authority.crl(*range(1 << 70, (1 << 70) + 30000), leaf.serial_number)
-        assert len(large) > keeping.MAX_INLINE_BYTES
-        result = await probe(authority)
+        assert len(large) > listing.MAX_INLINE_BYTES
+        with short_turns():
+            result = await probe(authority)
     assert of_leaf(result)["revoked"] == 1
 
 
+@pytest.mark.parametrize("size", [listing.MAX_INLINE_BYTES, listing.MAX_LIST_BYTES])
+async def test_junk_of_any_size_is_fetched_in_short_turns(tmp_path: Path, size: int) -> None:
+    async with Authority(tmp_path) as authority:
+        authority.issue(authority.url("/list"))
+        authority.pages["/list"] = b"0" * size
+        with short_turns():
+            result = await probe(authority)
+    assert of_leaf(result) == GONE | {"url": authority.url("/list")}
+    assert any("the list can't be read" in str(event.fields.get("err")) for event in result.probe.events)
+
+
+@pytest.mark.usefixtures("clock")
 async def test_slow_list_does_not_fail_the_probe(tmp_path: Path) -> None:
     """The server never answers; the examination ends before the probe's deadline, and the probe succeeds."""
     async with Authority(tmp_path) as authority:
         authority.issue(authority.url("/slow"), authority.url("/slow"))
         authority.pages["/slow"] = None
-        result = await probe(authority, timeout=10.0)
+        result = await probe(authority)
     assert of_leaf(result) == GONE | {"url": authority.url("/slow")}
     assert result.probe.samples.get(revocation.FETCH_TIME) > 0
     assert result.failure is None
@@ -255,18 +317,3 @@ async def test_lists_are_fetched_through_the_proxy_of_the_module(tmp_path: Path)
     assert client_of(TcpSettings()) is DIRECT
     websocket = WebsocketSettings.model_validate({"http_config": {"proxy_url": "http://127.0.0.1:1"}})
     assert client_of(websocket).proxy_url == "http://127.0.0.1:1"
-
-
-def test_kept_lists_are_bounded() -> None:
-    many = keeping.Lists()
-    large = RevocationList(0.0, 4e9, bytes(keeping.MAX_KEPT_BYTES // 4))
-    for number in range(10):
-        many._keep((f"http://a/{number}", b"key"), large)
-    assert many.bytes <= keeping.MAX_KEPT_BYTES
-    assert many.kept("http://a/9", b"key") is large
-    assert many.kept("http://a/0", b"key") is None
-    for number in range(keeping.MAX_KEPT_LISTS + 5):
-        many._keep((f"http://b/{number}", b"key"), RevocationList(0.0, 4e9, b""))
-    assert len(many) == keeping.MAX_KEPT_LISTS
-    many.forget()
-    assert many.bytes == 0

@@ -1,0 +1,264 @@
+"""A fork server: start exporters as forks of a process that has imported them, at a tenth of the CPU time.
+
+How it works:
+
+* Each test process starts one fork server, with the first exporter that it asks for, and ends it with the session.
+* The server imports the exporter and its probers, and runs none of their code. It has one thread and no event loop.
+* `start` sends it a command line, a directory, an environment and a log file. The server forks. The fork closes all
+  other files and runs ``python -m probe_exporter`` in the same interpreter.
+* The server is the parent of the fork. It tells `Fork` the process id, and later the exit code, over a socket.
+
+Imports are what a fork saves, so a test of start-up, of loaded modules or of the size of the process needs an exporter
+with an interpreter of its own: `tests.exporters.ours_from_scratch`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import probe_exporter
+
+ROOT = Path(__file__).parents[1]
+MAX_REQUEST_BYTES = 1 << 17
+MAX_RUN_SECONDS = 600.0
+"""A command that takes longer fails its test: it hangs."""
+STARTUP_VARIABLES = ("PYTHON", "LANG", "LC_")
+"""Prefixes of the variables that an interpreter reads when it starts, so that a fork can't have others."""
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+"""The environment of the fork server, which no test has changed."""
+
+
+# --- in the test process -------------------------------------------------------------------------------------
+
+
+class Fork:
+    """An exporter that the fork server has started. It has those methods of `subprocess.Popen` that tests use."""
+
+    def __init__(self, args: Sequence[str], reports: socket.socket) -> None:
+        self.args = args
+        self.returncode: int | None = None
+        self._reports = reports
+        self.pid = int(self._report())
+
+    def _report(self) -> str:
+        report = self._reports.recv(64).decode()
+        if not report:
+            raise RuntimeError("the fork server ended")
+        return report
+
+    def poll(self) -> int | None:
+        """Return the exit code, as `subprocess.Popen.poll` does; None while the process runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+        return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code once the process has ended; it is negative if a signal has ended it.
+
+        Args:
+            timeout: seconds to wait for that.
+
+        Raises:
+            subprocess.TimeoutExpired: the process still runs.
+        """
+        if self.returncode is None:
+            self._reports.settimeout(timeout)
+            try:
+                self.returncode = int(self._report())
+            except (TimeoutError, BlockingIOError):
+                raise subprocess.TimeoutExpired(list(self.args), timeout or 0.0) from None
+            self._reports.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the process has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+def start(
+    arguments: Sequence[str], directory: Path, environment: Mapping[str, str], output: int, errors: int | None = None
+) -> Fork:
+    """Start an exporter.
+
+    Args:
+        arguments: its command line, without the name of the program.
+        directory: its working directory.
+        environment: all of its environment variables.
+        output: the file descriptor that it writes its standard output to.
+        errors: the same for standard error; by default `output`.
+
+    Raises:
+        ValueError: the environment has another value of a variable that an interpreter reads when it starts.
+    """
+    for name in {*environment, *ENVIRONMENT}:
+        if name.startswith(STARTUP_VARIABLES) and environment.get(name) != ENVIRONMENT.get(name):
+            raise ValueError(f"a fork can't have another {name}: use `ours_from_scratch`")
+    reports, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    with theirs:
+        request = {"arguments": [*arguments], "directory": str(directory), "environment": dict(environment)}
+        files = [theirs.fileno(), output, output if errors is None else errors]
+        socket.send_fds(_server()[1], [json.dumps(request).encode()], files)
+    try:
+        return Fork(["probe-exporter", *arguments], reports)
+    except RuntimeError:
+        reports.close()
+        raise
+
+
+def run(
+    arguments: Sequence[str], directory: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[bytes]:
+    """Run an exporter's command to its end; the arguments are those of `start`."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = start(arguments, directory, environment, output.fileno(), errors.fileno())
+        try:
+            code = process.wait(MAX_RUN_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess([*process.args], code, output.read(), errors.read())
+
+
+@functools.cache
+def _server() -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Return the fork server of this process, and the socket for requests."""
+    requests, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.forkserver", str(theirs.fileno())],
+            cwd=ROOT, env=ENVIRONMENT, pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+    return process, requests
+
+
+def stop() -> None:
+    """End the fork server of this process, if there is one. Exporters that it has started go on."""
+    if _server.cache_info().currsize:
+        process, requests = _server()
+        requests.close()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        _server.cache_clear()
+
+
+# --- in the fork server --------------------------------------------------------------------------------------
+
+
+def main(number: int) -> None:
+    """Fork for each request that comes over a socket, until that is closed. In a fork, run the exporter.
+
+    Args:
+        number: the socket's file descriptor.
+    """
+    _import_all()
+    if len([*Path("/proc/self/task").iterdir()]) > 1:
+        raise SystemExit("an import has started a thread, which a fork would not have")
+    request = _serve(socket.socket(fileno=number))
+    if request is not None:
+        _run(**request)
+
+
+def _import_all() -> None:
+    """Import every file of the exporter but its pytest plugin; keep the garbage collector from what they made.
+
+    At its end, each fork would collect that garbage, at a quarter of a second.
+    """
+    for module in pkgutil.walk_packages(probe_exporter.__path__, "probe_exporter."):
+        if module.name not in ("probe_exporter.__main__", "probe_exporter.testing"):
+            importlib.import_module(module.name)
+    gc.collect()
+    gc.freeze()
+
+
+def _serve(requests: socket.socket) -> dict[str, Any] | None:
+    """Fork for each request, and report the end of each fork. Return None at the end; in a fork, return its request."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(requests, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is not requests:
+                    selector.unregister(key.fd)
+                    _report_end(key.fd, *key.data)
+                    continue
+                message, descriptors, _, _ = socket.recv_fds(requests, MAX_REQUEST_BYTES, 3)
+                if not message:
+                    return None
+                reports, *files = descriptors
+                process = os.fork()
+                if not process:
+                    requests.detach()
+                    selector.close()
+                    _keep_only(*files)
+                    request: dict[str, Any] = json.loads(message)
+                    return request
+                for file in files:
+                    os.close(file)
+                _report(reports, process)
+                selector.register(os.pidfd_open(process), selectors.EVENT_READ, (process, reports))
+
+
+def _report_end(descriptor: int, process: int, reports: int) -> None:
+    """Report the exit code of a fork that has ended."""
+    os.close(descriptor)
+    _report(reports, os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+    os.close(reports)
+
+
+def _report(reports: int, number: int) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the test process does not ask any more
+        os.write(reports, str(number).encode())
+
+
+def _keep_only(output: int, errors: int) -> None:
+    """Make two files the standard output and standard error of this process, and close all others."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(output, 1)
+    os.dup2(errors, 2)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+
+
+def _run(arguments: Sequence[str], directory: str, environment: Mapping[str, str]) -> None:
+    """Do what ``python -m probe_exporter`` does."""
+    os.chdir(directory)
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    sys.path[0] = directory
+    sys.argv[1:] = arguments
+    runpy.run_module("probe_exporter", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
