@@ -8,7 +8,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote, urljoin
 
 from probe_exporter.addresses import literals
-from probe_exporter.addresses.cache import MAX_CACHE_BYTES, remembered
+from probe_exporter.addresses.cache import remembered
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -17,6 +17,9 @@ MAX_LOCATION_CHARACTERS = 64 * 1024
 
 MAX_HOST_CHARACTERS = 1024
 """Characters of a host; DNS has at most 253. The cost of IDNA grows with the square of the length."""
+
+MAX_URL_CACHE_BYTES = 28 << 20
+"""For 20,000 targets, each some 600 bytes, in one of the two generations of a cache."""
 
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 _PARTS = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.IGNORECASE | re.DOTALL)
@@ -103,7 +106,7 @@ def _weight(target: str, url: URL) -> int:
     return getsizeof(target) + getsizeof(url) + sum(map(getsizeof, url))
 
 
-@remembered(2 * MAX_CACHE_BYTES, _weight)
+@remembered(MAX_URL_CACHE_BYTES, _weight)
 def parse_target(target: str) -> URL:
     """Parse a target: a URL, or a URL without its ``http://``.
 
