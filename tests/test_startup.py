@@ -221,6 +221,14 @@ def test_blocks_and_keys_load_what_they_need(tmp_path: Path, module: str, prober
     assert loaded.libraries & FEW == ({library} if library else set())
 
 
+@pytest.mark.parametrize("module", ["one: {prober: http}", "one: {prober: tcp}"])
+def test_probe_without_tls_loads_no_openssl(tmp_path: Path, module: str) -> None:
+    """It takes 10 MiB. The target refuses connections: nothing listens on the port."""
+    loaded = served(tmp_path, configured(tmp_path, module), paths=["/probe?module=one&target=127.0.0.1:1"])
+    assert {"network.connection", "tls.settings"} <= loaded.ours
+    assert not loaded.libraries & {"OpenSSL", "cryptography"}
+
+
 def test_shipped_prober_of_the_library_is_loaded_alone(tmp_path: Path) -> None:
     loaded = finished(tmp_path, "--config.check", configured(tmp_path, "one: {prober: redis}"))
     assert loaded.plugins() == {"redis"}

@@ -48,7 +48,11 @@ def host_and_port(target: str, default: int, protocol: str = "tcp") -> tuple[str
     return _host_and_port((target, default, protocol))
 
 
-@remembered()
+MAX_ENDPOINT_CACHE_BYTES = 20 << 20
+"""For 20,000 targets, each some 480 bytes, in one of the two generations of a cache."""
+
+
+@remembered(MAX_ENDPOINT_CACHE_BYTES)
 def _host_and_port(given: tuple[str, int, str]) -> tuple[str, int]:
     target, default, protocol = given
     if target.count(":") > 1 and not target.startswith("["):  # an IPv6 address alone

@@ -21,7 +21,11 @@ MAX_NAME_CHARACTERS = 1024
 """Characters of a host name that is encoded by IDNA, each of which takes some microseconds; DNS has 253 in ASCII."""
 
 
-@remembered()
+MAX_LITERAL_CACHE_BYTES = 10 << 20
+"""For the hosts of 20,000 targets, each some 240 bytes, in one of the two generations of a cache."""
+
+
+@remembered(MAX_LITERAL_CACHE_BYTES)
 def literal(host: str) -> str | None:
     """Return `host` as a normalised address (IPv4-mapped as IPv4), or None if it is none."""
     try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from probe_exporter.config.broken_probers import replacements, without_broken
 from probe_exporter.config.changes import Change
@@ -146,7 +146,9 @@ class Configuration:
             self._telemetry.reload_failed()
             self.last_error = str(error)
             raise
-        (await asyncio.to_thread(_tls_contexts)).forget_contexts()  # contexts of removed settings would remain
+        context = sys.modules.get("probe_exporter.tls.context")
+        if context is not None:  # no probe has needed TLS otherwise
+            context.forget_contexts()  # contexts of removed settings would remain
         self._good = True
         return True
 
@@ -166,10 +168,3 @@ class Configuration:
         log.info(message, extra={"fields": {"files": files, "modules": len(config.modules)}})
         for warning in config.warnings:
             log.warning(str(warning))
-
-
-def _tls_contexts() -> ModuleType:
-    """Import the file that keeps TLS contexts. Running probes keep the contexts that they began with."""
-    from probe_exporter.tls import context  # noqa: PLC0415  # OpenSSL is loaded by the first probe or reload
-
-    return context

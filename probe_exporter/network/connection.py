@@ -20,14 +20,17 @@ import os
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.prober.run import Probe
 from probe_exporter.tls import evidence, handshake, metrics
-from probe_exporter.tls.context import ClientContext
-from probe_exporter.tls.layer import Layer, VerificationFailed
+from probe_exporter.tls.handshake import VerificationFailed
+
+if TYPE_CHECKING:
+    from probe_exporter.tls.context import ClientContext
+    from probe_exporter.tls.layer import Layer
 
 MAX_UNREAD_BYTES = 256 * 1024
 """Bytes received and not yet read at which the connection stops reading from the peer."""

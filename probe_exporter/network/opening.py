@@ -19,7 +19,7 @@ from probe_exporter.network.settings import ConnectSettings, SourceSettings
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric, whole_nanoseconds
 from probe_exporter.prober.run import Network, Probe
-from probe_exporter.tls import context, metrics
+from probe_exporter.tls import loading, metrics
 from probe_exporter.tls.settings import TLSSettings
 
 ANY_WAY = SourceSettings()
@@ -108,8 +108,11 @@ async def start_tls(
         raise ProbeFailed(
             Reason.SETTINGS_UNUSABLE, "tls_config: without `server_name` there is no name to verify a certificate by"
         )
+    await loading.load()
+    from probe_exporter.tls.context import client_context  # noqa: PLC0415  # see `loading`
+
     with probe.phase("tls", seconds):
-        await connection.start_tls(probe, Secure(context.client_context(settings), name))
+        await connection.start_tls(probe, Secure(client_context(settings), name))
     assert connection.handshake is not None
     metrics.report_handshake(probe, connection.handshake)
 

@@ -44,7 +44,7 @@ from probe_exporter.network.quic_connection import ALL_GROUPS, USUAL_GROUPS, Cli
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
-from probe_exporter.tls import certificates, evidence, layer, metrics, suites
+from probe_exporter.tls import certificates, evidence, handshake, metrics, suites
 from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.quic import QuicContext
 
@@ -198,7 +198,7 @@ class QuicClient:
                 self.handshake = await self._verify(self._shown)
             except TimeoutError:
                 raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
-            except layer.VerificationFailed as failed:
+            except handshake.VerificationFailed as failed:
                 metrics.report_handshake(probe, failed.handshake)
                 evidence.keep(probe, failed.handshake, self._server_name, self._datagrams.address)
                 self.close(QuicErrorCode.CRYPTO_ERROR + AlertDescription.bad_certificate, QuicFrameType.CRYPTO)

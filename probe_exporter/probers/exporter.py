@@ -239,7 +239,7 @@ _ABSENT = (404, 405, 410, 501)
 async def probe_exporter(probe: Probe, settings: ExporterSettings) -> None:
     """Fetches and checks an exporter's page of metrics, its health API and its metadata API."""
     running = _ExporterProbe(probe, settings)
-    running.prepare()
+    await running.prepare()
     await running.resolve()
     await running.metrics()
     await running.health()
@@ -270,12 +270,12 @@ class _ExporterProbe:
         self._document: bytes | None = None  # of the metadata API
         self._build_info = build_info.selection()
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Check the settings before anything is sent, and set the metrics that every result has."""
         settings = self._settings
         check_references(settings)
         if self._url.secure or settings.has_tls_config:
-            WholePage(self._probe, settings.metrics_requests, self._url).follower.prepare_tls()
+            await WholePage(self._probe, settings.metrics_requests, self._url).follower.prepare_tls()
         for metric in (STATUS_CODE, BODY, PARSED):
             self._probe.set(metric, 0)
 

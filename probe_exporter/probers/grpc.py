@@ -237,7 +237,7 @@ async def _connect(probe: Probe, place: _Place) -> Connection:
     proxy = proxies.choose(place.url._replace(scheme="https"), [place.address]) if proxies.by_scheme else None
     if proxy is None:
         return await dial(probe, [place.address], place.url.port, secure=place.secure)
-    own = tunnel.own_tls(proxy, TLSSettings())
+    own = await tunnel.own_tls(proxy, TLSSettings())
     destination = tunnel.destination(proxy, place.url, [place.address])
     return await tunnel.dial(probe, proxy, await tunnel.addresses(probe, proxy), own, destination, place.secure)
 

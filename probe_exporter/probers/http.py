@@ -272,7 +272,7 @@ class _HttpProbe:
             self._probe.log("HTTP/3 needs https: using it instead of http", level=logging.INFO, url=str(url))
         self._resolved = not settings.leaves_names_to_proxy
         addresses = [await self._follower.resolve(url)] if self._resolved else []
-        self._check_settings(url)
+        await self._check_settings(url)
         self._request_begun = True
         fetch = partial(self._follower.fetch, settings.template, url, addresses, self._upload)
         if settings.tokens is None:
@@ -281,22 +281,23 @@ class _HttpProbe:
             agent = dict(settings.template.headers).get("User-Agent", "")
             await settings.tokens.request_with_token(self._probe, agent, fetch)
 
-    def _check_settings(self, url: URL) -> None:
+    async def _check_settings(self, url: URL) -> None:
         """Check the settings before anything is sent."""
         settings = self._settings
         check_references(settings)
         http1.check_method(settings.template.method)
         if url.secure or settings.has_tls_config:
-            self._follower.prepare_tls()
+            await self._follower.prepare_tls()
         if settings.body_file:
-            try:
-                self._upload = Path(settings.body_file).open("rb")  # noqa: SIM115  # `close` closes it
-            except OSError as error:
-                check_files(error, f"reading {settings.body_file}")
-                raise ProbeFailed(
-                    Reason.SETTINGS_UNUSABLE,
-                    f"body_file {settings.body_file} can't be read: {error.strerror}",
-                ) from None
+            self._open_body_file()
+
+    def _open_body_file(self) -> None:
+        path = self._settings.body_file
+        try:
+            self._upload = Path(path).open("rb")  # noqa: SIM115  # `close` closes it
+        except OSError as error:
+            check_files(error, f"reading {path}")
+            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"body_file {path} can't be read: {error.strerror}") from None
 
     # Checks: all are made in order; the first that fails is the reason.
 

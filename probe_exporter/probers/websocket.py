@@ -209,7 +209,7 @@ class _WebsocketProbe:
         proxy = self._client.proxies.choose(url, [address])
         if proxy is None:
             return await opening.dial(probe, [address], url.port, source=self._settings.source_ip_address)
-        own = tunnel.own_tls(proxy, self._client.tls_config)
+        own = await tunnel.own_tls(proxy, self._client.tls_config)
         there = await tunnel.addresses(probe, proxy)
         return await tunnel.dial(probe, proxy, there, own, tunnel.destination(proxy, url, [address]), None)
 

@@ -7,11 +7,13 @@ microseconds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from probe_exporter.prober.run import Probe
-from probe_exporter.tls.certificates import Certificate, Summary
 from probe_exporter.tls.handshake import Handshake
+
+if TYPE_CHECKING:
+    from probe_exporter.tls.certificates import Certificate, Summary
 
 MAX_CERTIFICATES = 8
 """Certificates of a chain that are kept; a peer chooses how many it sends."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from probe_exporter.tls.certificates import Certificate
+from probe_exporter.prober.failure import ProbeFailed, Reason
+
+if TYPE_CHECKING:
+    from probe_exporter.tls.certificates import Certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +24,11 @@ class Handshake:
     protocol: str = ""  # agreed by ALPN
     faults: tuple[tuple[str, str], ...] = ()  # SHA-256 fingerprints of certificates, and the verification's errors
     stapled: bytes | None = None  # the OCSP response; empty if the peer sent none, None if it was not requested
+
+
+class VerificationFailed(ProbeFailed):
+    """The peer's certificate does not verify; `handshake` is the handshake as far as it went."""
+
+    def __init__(self, reason: Reason, message: str, handshake: Handshake) -> None:
+        super().__init__(reason, message)
+        self.handshake = handshake

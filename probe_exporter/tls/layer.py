@@ -23,7 +23,7 @@ from probe_exporter.addresses import literals
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls import chain
 from probe_exporter.tls.certificates import Certificate
-from probe_exporter.tls.handshake import Handshake
+from probe_exporter.tls.handshake import Handshake, VerificationFailed
 from probe_exporter.tls.suites import IANA_NAMES, VERSION_NAMES, cipher_of_hello
 
 # OpenSSL's verification errors (x509_vfy.h) as values of the label of `probe_ssl_verify_error_info`.
@@ -84,14 +84,6 @@ MAX_IDLE_BYTES = 131072
 """Bytes of messages without data (session tickets, key updates) between data; a server needs a few hundred."""
 _NAMELESS = "it has no subjectAltName, and a common name does not count"
 _HELLO_SIZE = 78  # the most of a ServerHello up to the suite
-
-
-class VerificationFailed(ProbeFailed):
-    """The peer's certificate does not verify; `handshake` is the handshake as far as it went."""
-
-    def __init__(self, reason: Reason, message: str, handshake: Handshake) -> None:
-        super().__init__(reason, message)
-        self.handshake = handshake
 
 
 class Check:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
-from probe_exporter.tls.certificates import earliest_expiry
 from probe_exporter.tls.handshake import Handshake
 
 EARLIEST_EXPIRY = Metric(
@@ -45,9 +44,9 @@ def report_handshake(probe: Probe, handshake: Handshake) -> None:
     if not handshake.sent:
         return
     probe.set(CERTIFICATE_INFO, 1, *handshake.sent[0].labels)
-    probe.set(EARLIEST_EXPIRY, earliest_expiry(handshake.sent))
+    probe.set(EARLIEST_EXPIRY, min([certificate.expiry for certificate in handshake.sent]))
     if handshake.verified is not None:
-        probe.set(CHAIN_EXPIRY, earliest_expiry(handshake.verified))
+        probe.set(CHAIN_EXPIRY, min([certificate.expiry for certificate in handshake.verified]))
 
 
 def report_no_chain(probe: Probe, handshake: Handshake) -> None:

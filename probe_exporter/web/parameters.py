@@ -27,6 +27,9 @@ MAX_TIMEOUT_CHARACTERS = 64
 MAX_QUERY_PARAMETERS = 256
 """A module has a few parameters. 64 KiB of short ones would take 1.4 MB in memory."""
 
+MAX_QUERY_CACHE_BYTES = 32 << 20
+"""For the queries of 20,000 targets, each some 700 bytes, in one of the two generations of a cache."""
+
 MAX_HEADER_CACHE_BYTES = 256 << 10
 """For the decoded values of one header: a few dozen Prometheus servers send a few dozen values."""
 
@@ -40,7 +43,7 @@ def _weight(query: str, parameters: Mapping[str, str]) -> int:
     return getsizeof(query) + getsizeof(parameters) + texts
 
 
-@remembered(weigh=_weight)  # a Prometheus sends the same queries again and again
+@remembered(MAX_QUERY_CACHE_BYTES, _weight)  # a Prometheus sends the same queries again and again
 def decode_query(query: str) -> Mapping[str, str]:
     """Return the parameters of a raw query string, decoded once; of repeated ones, the first.
 

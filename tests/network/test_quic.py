@@ -29,8 +29,7 @@ from probe_exporter.tls import certificates
 from probe_exporter.tls import quic as tls_quic
 from probe_exporter.tls.certificates import Certificate
 from probe_exporter.tls.context import client_context, forget_contexts
-from probe_exporter.tls.handshake import Handshake
-from probe_exporter.tls.layer import VerificationFailed
+from probe_exporter.tls.handshake import Handshake, VerificationFailed
 from probe_exporter.tls.quic import QuicContext, quic_context
 from probe_exporter.tls.settings import TLSSettings
 from tests.cost import short_turns

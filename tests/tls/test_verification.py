@@ -22,8 +22,8 @@ from probe_exporter.prober.run import Probe
 from probe_exporter.tls import certificates
 from probe_exporter.tls.certificates import Certificate
 from probe_exporter.tls.context import MAX_CONTEXTS, client_context, forget_contexts
-from probe_exporter.tls.handshake import Handshake
-from probe_exporter.tls.layer import Layer, VerificationFailed
+from probe_exporter.tls.handshake import Handshake, VerificationFailed
+from probe_exporter.tls.layer import Layer
 from probe_exporter.tls.metrics import NO_CHAIN, report_handshake, report_no_chain
 from probe_exporter.tls.settings import TLSSettings
 from probe_exporter.tls.suites import CIPHERS, TLS13_CIPHERS

@@ -396,3 +396,14 @@ def test_probe_without_a_file_descriptor_is_503_and_no_failed_probe(tmp_path: Pa
             assert answer.text == "The exporter has no file descriptor left: raise its limit of open files\n"
             assert own_metric(exporter, "probe_exporter_probes_rejected_total") >= asked
         assert 'result="failure"' not in ask(exporter.port, "/metrics").text
+
+
+@pytest.mark.parametrize(("flags", "has"), [((), False), (("--probe.event-loop-delay",), True)])
+def test_probe_reports_the_event_loops_delay_if_a_flag_says_so(
+    tmp_path: Path, flags: tuple[str, ...], has: bool
+) -> None:
+    (tmp_path / "blackbox.yml").write_text("modules: {http_2xx: {prober: actor}}\n")
+    with exporters.ours(tmp_path, f"--modules.dir={PLUGINS}", *flags) as exporter:
+        text = ask(exporter.port, "/probe?target=x").text
+    assert ("\nprobe_event_loop_delay_seconds " in text) is has
+    assert "\nprobe_success 1\n" in text

@@ -22,12 +22,8 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, quote_plus, urlencode
-
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.failure import TIMEOUTS, ProbeFailed, Reason
@@ -45,6 +41,9 @@ from probe_exporter.settings.secrets import MASK
 from probe_exporter.tls.settings import TLSSettings
 from probe_exporter.values import documents, pool
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
 MAX_ANSWER_BYTES = 1024 * 1024
 """Bytes of a token endpoint's response that are read: the original's limit."""
 
@@ -60,11 +59,6 @@ EXPIRY_MARGIN_SECONDS = 10.0
 ASSERTION_LIFETIME_SECONDS = 600
 """Seconds for which an assertion is valid."""
 
-_HASHES: dict[str, hashes.HashAlgorithm] = {
-    "RS256": hashes.SHA256(),
-    "RS384": hashes.SHA384(),
-    "RS512": hashes.SHA512(),
-}
 _FIELDS = ("access_token", "token_type", "expires_in", "error", "error_description")
 _FORMS = ("application/x-www-form-urlencoded", "text/plain")
 _TYPES = {"": "Bearer", "bearer": "Bearer", "mac": "MAC", "basic": "Basic"}
@@ -217,7 +211,7 @@ class TokenSource:
         probe = Probe(str(url), math.inf, network=own)  # its measurements are not about the target
         follower = RedirectFollower(probe, self._client, AddressSettings())
         if self._client.tls_config != TLSSettings():
-            follower.prepare_tls()  # a file that can't be read is an error even without TLS, as for a target
+            await follower.prepare_tls()  # a file that can't be read is an error even without TLS, as for a target
         try:
             server_name = self._settings.tls_config.server_name or url.host
             exchange = await follower.follow(Hop(request, [], server_name), None)
@@ -284,7 +278,11 @@ def _assertion(settings: OAuth2) -> str:
     if settings.scopes:
         claims["scope"] = " ".join(settings.scopes)
     text = f"{_segment(header)}.{_segment(claims | settings.claims)}"
-    signature = _key(settings).sign(text.encode("ascii"), padding.PKCS1v15(), _HASHES[algorithm])
+    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415  # few tokens need a signature
+    from cryptography.hazmat.primitives.asymmetric import padding  # noqa: PLC0415  # the same
+
+    hash = {"RS256": hashes.SHA256(), "RS384": hashes.SHA384(), "RS512": hashes.SHA512()}[algorithm]
+    signature = _key(settings).sign(text.encode("ascii"), padding.PKCS1v15(), hash)
     return f"{text}.{_base64url(signature)}"
 
 
@@ -296,7 +294,11 @@ def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
-def _key(settings: OAuth2) -> rsa.RSAPrivateKey:
+def _key(settings: OAuth2) -> RSAPrivateKey:
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  # as above
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  # as above
+    from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415  # as above
+
     pem = settings.client_certificate_key.reveal()
     if settings.client_certificate_key_file:
         pem = read_file(settings.client_certificate_key_file, "oauth2.client_certificate_key_file")

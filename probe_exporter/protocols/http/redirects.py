@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from probe_exporter.addresses import literals
 from probe_exporter.network import address_choice, opening
@@ -24,8 +24,10 @@ from probe_exporter.protocols.http.proxy import Proxy
 from probe_exporter.protocols.http.request import REDIRECT_CODES, Request, RequestTemplate, first_request
 from probe_exporter.protocols.http.settings import HttpClientSettings
 from probe_exporter.protocols.http.url import URL, host_only
-from probe_exporter.tls.context import ClientContext, client_context
-from probe_exporter.tls.quic import quic_context
+from probe_exporter.tls import loading
+
+if TYPE_CHECKING:
+    from probe_exporter.tls.context import ClientContext
 
 MAX_REDIRECTS = 10
 """Redirects that are followed; the next one is refused."""
@@ -94,15 +96,20 @@ class RedirectFollower:
         Raises:
             ProbeFailed: the settings can't be used.
         """
+        from probe_exporter.tls.context import client_context  # noqa: PLC0415  # see `tls.loading`
+
         return client_context(self._client.tls_config, alpn if self._client.enable_http2 else ())
 
-    def prepare_tls(self) -> None:
+    async def prepare_tls(self) -> None:
         """Load the TLS context now, before anything is sent.
 
         Raises:
             ProbeFailed: the settings can't be used.
         """
+        await loading.load()
         if self._http3:
+            from probe_exporter.tls.quic import quic_context  # noqa: PLC0415  # few modules need it
+
             quic_context(self._client.tls_config)
         else:
             self.tls()
@@ -195,6 +202,8 @@ class RedirectFollower:
 
     async def _over_tcp(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
         request, url = hop.request, hop.request.url
+        if url.secure:
+            await loading.load()
         secure = Secure(self.tls(() if request.upgrades else ALPN), hop.server_name) if url.secure else None
         proxy = self._client.proxies.choose(url, hop.addresses)
         if proxy is None:
@@ -218,7 +227,7 @@ class RedirectFollower:
         """Connect through a proxy. It gets the host's name, or with plain ``socks5`` the address if one was chosen."""
         url = hop.request.url
         addresses = await self._look_up(proxy.host, tunnel.addresses(self._probe, proxy))
-        own = tunnel.own_tls(proxy, self._client.tls_config)
+        own = await tunnel.own_tls(proxy, self._client.tls_config)
         destination = tunnel.destination(proxy, url, hop.addresses)
         forwarded = proxy.forwards(url)
         return await tunnel.dial(self._probe, proxy, addresses, own, destination, secure, forwarded=forwarded)
@@ -243,6 +252,7 @@ class RedirectFollower:
         from probe_exporter.network import quic  # noqa: PLC0415  # few modules need it, and it takes a while to load
         from probe_exporter.protocols.http.http3 import ALPN  # noqa: PLC0415  # the same
         from probe_exporter.protocols.http.http3_exchange import Http3Exchange  # noqa: PLC0415  # the same
+        from probe_exporter.tls.quic import quic_context  # noqa: PLC0415  # the same
 
         context, url = quic_context(self._client.tls_config), hop.request.url
         client = await quic.dial(self._probe, await self._addresses(hop), url.port, context, hop.server_name, ALPN)

@@ -23,7 +23,7 @@ from probe_exporter.protocols.http.request import USER_AGENT, basic
 from probe_exporter.protocols.http.response import Headers
 from probe_exporter.protocols.http.url import URL, host_only
 from probe_exporter.settings.fields import encode
-from probe_exporter.tls.context import client_context
+from probe_exporter.tls import loading
 from probe_exporter.tls.settings import TLSSettings
 
 ALPN = ("http/1.1",)
@@ -117,12 +117,17 @@ async def dial(
     return connection
 
 
-def own_tls(proxy: Proxy, config: TLSSettings) -> Secure | None:
+async def own_tls(proxy: Proxy, config: TLSSettings) -> Secure | None:
     """Return TLS for the connection to the proxy; None for a plain one.
 
     A configured `server_name` applies to the proxy's certificate too, as in the original.
     """
-    return Secure(client_context(config, ALPN), config.server_name or proxy.host) if proxy.secure else None
+    if not proxy.secure:
+        return None
+    await loading.load()
+    from probe_exporter.tls.context import client_context  # noqa: PLC0415  # see `loading`
+
+    return Secure(client_context(config, ALPN), config.server_name or proxy.host)
 
 
 def destination(proxy: Proxy, url: URL, addresses: Sequence[str]) -> tuple[str, int]:
