@@ -140,7 +140,7 @@ class _Composer:
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchors:
                 raise _error(f"unknown anchor {event.anchor}", event)
-            self._children.append(self._anchors[event.anchor])
+            self._append(self._anchors[event.anchor])
         elif isinstance(event, yaml.ScalarEvent):
             self._add(event, Node("scalar", *_position(event), _tag(event), not event.style, event.value))
         elif isinstance(event, yaml.SequenceStartEvent):
@@ -154,9 +154,14 @@ class _Composer:
         return None
 
     def _add(self, event: yaml.NodeEvent, node: Node) -> None:
-        self._children.append(node)
+        self._append(node)
         if event.anchor:
             self._anchors[event.anchor] = node
+
+    def _append(self, node: Node) -> None:
+        self._children.append(node)
+        if self._items + len(self._children) > self._max_items:
+            raise TooManyItems
 
     def _begin(self, event: yaml.NodeEvent, node: Node) -> None:
         self._add(event, node)
@@ -164,8 +169,6 @@ class _Composer:
         self._children = []
         if len(self._outer) > MAX_DEPTH:
             raise _error("nested too deeply", event)
-        if self._items + len(self._outer[-1][1]) > self._max_items:
-            raise TooManyItems
 
     def _end(self) -> None:
         node, siblings = self._outer.pop()

@@ -64,7 +64,7 @@ class Trimmer:
 
 
 def drop_leftovers() -> None:
-    """Empty all caches and collect all garbage, so that blocks without other objects are returned to the system."""
+    """Drop all remembered results and collect all garbage, so that blocks without other objects are returned."""
     forget_all()
     gc.collect()
     clear = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache  # noqa: SLF001  # documented
