@@ -1,0 +1,41 @@
+"""Matches of regular expressions: the same as the library's, and as Go reads bytes that are not UTF-8."""
+
+from __future__ import annotations
+
+import pytest
+import re2  # type: ignore[import-untyped]  # it has neither stubs nor annotations
+from hypothesis import given
+from hypothesis import strategies as st
+
+from probe_exporter.settings.regexps import Regexp, replace_invalid
+
+EXPRESSIONS = ("", "b", "(a)|(b)", "(?P<first>a+)(b)?", "^a*$", ".é")
+
+
+@pytest.mark.parametrize("text", EXPRESSIONS)
+@given(data=st.text("abé", max_size=8))
+def test_match_has_the_groups_of_the_library(text: str, data: str) -> None:
+    ours, theirs = Regexp(text).search(data.encode()), re2.compile(text).search(data.encode())
+    assert (ours is None) == (theirs is None)
+    if ours is not None:
+        assert ours.groups() == theirs.groups()
+        assert [ours.span(n) for n in range(theirs.re.groups + 1)] == [
+            theirs.span(n) for n in range(theirs.re.groups + 1)
+        ]
+
+
+@pytest.mark.parametrize(("data", "rest"), [(b"id=7;", b""), (b"\xff\xffid=7;\xff", b"\xff")])
+def test_group_has_the_bytes_received_by_number_and_by_name(data: bytes, rest: bytes) -> None:
+    found = Regexp("id=(?P<id>[0-9]+);(.?)(x)?").search(data)
+    assert found is not None
+    assert (found.group("id"), found.group(1), found.group(2), found.group(3)) == (b"7", b"7", rest, None)
+
+
+@given(
+    st.lists(st.sampled_from((b"\xed", b"\xa0", b"\xb2", b"\xbf", b"\x80", b"\xf0\x9f", "é€𝄞\ufffd".encode(), b"a")))
+)
+def test_each_invalid_byte_becomes_one_replacement_character(parts: list[bytes]) -> None:
+    data = b"".join(parts)
+    escaped = data.decode("utf-8", "surrogateescape")
+    expected = "".join("\ufffd" if 0xDC80 <= ord(char) <= 0xDCFF else char for char in escaped)
+    assert replace_invalid(data) == expected.encode()
