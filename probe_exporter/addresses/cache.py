@@ -29,6 +29,9 @@ MAX_CACHE_BYTES = 4 << 20
 LARGEST_SHARE = 16
 """One entry takes at most this part of the limit, or is not cached."""
 
+MAX_USUAL_BYTES = 4096
+"""For large caches: an entry of a usual target takes less. Longer ones are seldom, and not cached."""
+
 _SLOT_BYTES = 104
 """An entry of a dict, with its share of the free room in the table."""
 
@@ -44,17 +47,20 @@ def forget_all() -> None:
 
 
 def remembered(
-    max_bytes: int = MAX_CACHE_BYTES, weigh: Callable[[Any, Any], int] | None = None
+    max_bytes: int = MAX_CACHE_BYTES,
+    weigh: Callable[[Any, Any], int] | None = None,
+    max_entry_bytes: int | None = None,
 ) -> Callable[[Callable[[K], V]], Callable[[K], V]]:
     """Decorate a function of one hashable positional argument.
 
     Args:
         max_bytes: the limit, both generations together.
         weigh: returns the bytes of an argument and its result; without it, `size_of` both.
+        max_entry_bytes: a larger entry is not cached; by default a sixteenth of the limit.
     """
 
     def decorate(function: Callable[[K], V]) -> Callable[[K], V]:
-        results = Cache(function, max_bytes, weigh)
+        results = Cache(function, max_bytes, weigh, max_entry_bytes)
         _caches.append(results)
         return results.__getitem__
 
@@ -69,13 +75,20 @@ class Cache(dict[K, V]):
         old: the generation before.
     """
 
-    __slots__ = ("_function", "_max_bytes", "_weigh", "bytes", "old")
+    __slots__ = ("_function", "_max_bytes", "_max_entry_bytes", "_weigh", "bytes", "old")
 
-    def __init__(self, function: Callable[[K], V], max_bytes: int, weigh: Callable[[K, V], int] | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[[K], V],
+        max_bytes: int,
+        weigh: Callable[[K, V], int] | None = None,
+        max_entry_bytes: int | None = None,
+    ) -> None:
         super().__init__()
         self._function = function
         self._weigh = weigh or _weight
         self._max_bytes = max_bytes
+        self._max_entry_bytes = max_entry_bytes or max_bytes // LARGEST_SHARE
         self.bytes = 0
         self.old: dict[K, V] = {}
 
@@ -84,7 +97,7 @@ class Cache(dict[K, V]):
         old = self.old  # another thread may replace it meanwhile
         value = old[key] if key in old else self._function(key)
         size = _SLOT_BYTES + self._weigh(key, value)
-        if size > self._max_bytes // LARGEST_SHARE:
+        if size > self._max_entry_bytes:
             return value
         if self.bytes + size > self._max_bytes // 2:
             self.old = dict(self)

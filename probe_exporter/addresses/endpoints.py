@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.addresses.cache import MAX_USUAL_BYTES, remembered
 from probe_exporter.prober.failure import ProbeFailed, Reason
 
 
@@ -52,7 +52,7 @@ MAX_ENDPOINT_CACHE_BYTES = 20 << 20
 """For 20,000 targets, each some 480 bytes, in one of the two generations of a cache."""
 
 
-@remembered(MAX_ENDPOINT_CACHE_BYTES)
+@remembered(MAX_ENDPOINT_CACHE_BYTES, None, MAX_USUAL_BYTES)
 def _host_and_port(given: tuple[str, int, str]) -> tuple[str, int]:
     target, default, protocol = given
     if target.count(":") > 1 and not target.startswith("["):  # an IPv6 address alone

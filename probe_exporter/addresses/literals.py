@@ -8,7 +8,7 @@ import socket
 
 import idna
 
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.addresses.cache import MAX_USUAL_BYTES, remembered
 from probe_exporter.prober.failure import ProbeFailed, Reason
 
 # What DNS is asked for: labels of letters, digits, underscores, and hyphens within. Digits alone are a misspelt address
@@ -25,7 +25,7 @@ MAX_LITERAL_CACHE_BYTES = 10 << 20
 """For the hosts of 20,000 targets, each some 240 bytes, in one of the two generations of a cache."""
 
 
-@remembered(MAX_LITERAL_CACHE_BYTES)
+@remembered(MAX_LITERAL_CACHE_BYTES, None, MAX_USUAL_BYTES)
 def literal(host: str) -> str | None:
     """Return `host` as a normalised address (IPv4-mapped as IPv4), or None if it is none."""
     try:

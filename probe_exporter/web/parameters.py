@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from sys import getsizeof
 from urllib.parse import unquote_to_bytes
 
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.addresses.cache import MAX_USUAL_BYTES, remembered
 from probe_exporter.settings.quantities import parse_float
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
@@ -43,7 +43,7 @@ def _weight(query: str, parameters: Mapping[str, str]) -> int:
     return getsizeof(query) + getsizeof(parameters) + texts
 
 
-@remembered(MAX_QUERY_CACHE_BYTES, _weight)  # a Prometheus sends the same queries again and again
+@remembered(MAX_QUERY_CACHE_BYTES, _weight, MAX_USUAL_BYTES)  # a Prometheus sends the same queries again and again
 def decode_query(query: str) -> Mapping[str, str]:
     """Return the parameters of a raw query string, decoded once; of repeated ones, the first.
 

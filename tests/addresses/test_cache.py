@@ -97,6 +97,13 @@ def test_large_result_is_not_remembered_and_pushes_nothing_out() -> None:
     assert (list(cache), list(cache.old)) == (["small"], [])
 
 
+def test_largest_entry_can_be_given_by_the_caller() -> None:
+    cache = Cache(str.upper, 1 << 20, max_entry_bytes=1000)
+    cache["x" * 100]
+    cache["x" * 1000]
+    assert list(cache) == ["x" * 100]
+
+
 def test_entry_in_use_survives_any_number_of_others() -> None:
     function = Counting()
     cache = Cache(function, 1 << 18)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote, urljoin
 
 from probe_exporter.addresses import literals
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.addresses.cache import MAX_USUAL_BYTES, remembered
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -106,7 +106,7 @@ def _weight(target: str, url: URL) -> int:
     return getsizeof(target) + getsizeof(url) + sum(map(getsizeof, url))
 
 
-@remembered(MAX_URL_CACHE_BYTES, _weight)
+@remembered(MAX_URL_CACHE_BYTES, _weight, MAX_USUAL_BYTES)
 def parse_target(target: str) -> URL:
     """Parse a target: a URL, or a URL without its ``http://``.
 
