@@ -77,7 +77,6 @@ USES = {
     "probe_exporter/settings/quantities.py": {
         "_DECIMAL": APART, "_HEXADECIMAL": APART, "_LONE_UNDERSCORE": FIXED, "_SPECIAL": FIXED,
     },
-    "probe_exporter/settings/regexps.py": {"_SURROGATE": FIXED},
     "probe_exporter/settings/secrets.py": {"_CREDENTIAL": FIXED},
     "probe_exporter/telemetry/logs.py": {"_PLAIN": RUN},
     "probe_exporter/telemetry/masking.py": {"_USER": RUN, "_PORT": RUN, "_AUTHORITY": RUN, "_WORD": RUN},

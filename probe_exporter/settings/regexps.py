@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import io
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -57,7 +56,7 @@ class Regexp(Scalar):
 
     def matches_all(self, text: str) -> bool:
         """Return whether the expression matches the whole of `text`."""
-        return self._compiled.fullmatch(_mended(text)) is not None
+        return self._compiled.fullmatch(text.encode("utf-8", _REPLACEMENT)) is not None
 
     @property
     def names(self) -> dict[str, int]:
@@ -121,7 +120,7 @@ def replace_invalid(data: bytes) -> bytes:
     if len(data) <= PORTION_BYTES:
         if data.isascii():
             return data
-        changed = _mended(data.decode("utf-8", "surrogateescape"))
+        changed = data.decode("utf-8", "surrogateescape").encode("utf-8", _REPLACEMENT)
         return data if changed == data else changed
     portions = range(0, len(data), PORTION_BYTES)
     if all(data[start : start + PORTION_BYTES].isascii() for start in portions):
@@ -135,7 +134,7 @@ def replace_invalid(data: bytes) -> bytes:
             mended.write(text.encode())
         except UnicodeEncodeError:
             valid = False
-            mended.write(_mended(text))
+            mended.write(text.encode("utf-8", _REPLACEMENT))
     return data if valid else mended.getvalue()
 
 
@@ -179,15 +178,17 @@ def _search(compiled: Any, data: bytes) -> _Found | None:
     return None if spans[0][0] < 0 else _Found(compiled, data, spans)
 
 
-_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
-"""A surrogate as Python encodes it; text with escaped bytes has some, and valid UTF-8 has none (RFC 3629)."""
-
 _REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}".encode()
 
 
-def _mended(text: str) -> bytes:
-    """Return text as UTF-8, with U+FFFD for each surrogate."""
-    return _SURROGATE.sub(_REPLACEMENT_CHARACTER, text.encode("utf-8", "surrogatepass"))
+def _replace_surrogates(error: UnicodeError) -> tuple[bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return _REPLACEMENT_CHARACTER * (error.end - error.start), error.end
+
+
+_REPLACEMENT = "probe-exporter-replacement"
+codecs.register_error(_REPLACEMENT, _replace_surrogates)
 
 
 class _MendedMatch:
@@ -202,8 +203,6 @@ class _MendedMatch:
 
     def _offset(self, mended: int) -> int:
         """Convert a position in the changed data to one in the received data."""
-        if not mended:  # the beginning of a match, more often than not
-            return 0
         text = self._data.decode("utf-8", "surrogateescape")
         return len(encode(text[: len(self._mended[:mended].decode("utf-8", "ignore"))]))
 
