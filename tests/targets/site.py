@@ -251,18 +251,15 @@ class Site:
     async def _say(self, part: Part, writer: asyncio.StreamWriter) -> None:
         match part:
             case bytes():
-                writer.write(self._with_ports(part))
-                await writer.drain()
+                await _write(self._with_ports(part), writer)
             case PortDependent(make):
-                writer.write(make(self.fill))
-                await writer.drain()
+                await _write(make(self.fill), writer)
             case Pause(seconds):
                 await asyncio.sleep(seconds)
             case Repeat(data, times, every):
                 for _ in range(times):
                     await asyncio.sleep(every)  # even for 0, so that the loop notices when a client closes
-                    writer.write(data)
-                    await writer.drain()
+                    await _write(data, writer)
 
     def _with_ports(self, data: bytes) -> bytes:
         return self.fill(data.decode("latin-1")).encode("latin-1") if b"{" in data else data
@@ -296,6 +293,13 @@ def both_loopbacks(kind: socket.SocketKind = socket.SOCK_STREAM, port: int = 0) 
                 raise
         else:
             return [four, six]
+
+
+async def _write(data: bytes, writer: asyncio.StreamWriter) -> None:
+    if writer.is_closing():  # transports of uvloop raise RuntimeError then
+        raise ConnectionAbortedError
+    writer.write(data)
+    await writer.drain()
 
 
 async def _hear(data: bytes, reader: asyncio.StreamReader) -> None:
