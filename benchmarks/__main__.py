@@ -37,7 +37,7 @@ def main() -> int:
     load = Load(options.seconds, options.connections, AS_PROMETHEUS if options.as_prometheus else {})
     cores = machine.share(os.sched_getaffinity(0))
     busy, before = os.getloadavg()[0], machine.ticks()
-    results = run(chosen, options.rounds, load, cores)
+    results = run(chosen, options.rounds, load, cores, options.workers)
     steal = machine.stolen(before, machine.ticks())
     print(table(chosen, results))
     print(
@@ -61,6 +61,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="rounds per exporter, alternating (5)")
     parser.add_argument("--seconds", type=int, default=3, help="seconds of load per round (3)")
     parser.add_argument("--connections", type=int, default=8, help="concurrent probes (8)")
+    parser.add_argument("--workers", type=int, default=1, help="processes of our exporter (1)")
     parser.add_argument(
         "--as-prometheus", action="store_true", help="send the headers of Prometheus: answers are compressed"
     )
@@ -78,8 +79,12 @@ def _listed(cores: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(cores)))
 
 
-def run(probes: Sequence[Probe], rounds: int, load: Load, cores: machine.Cores) -> dict[str, Rounds]:
-    """Return all rounds of all exporters, by probe. The exporters alternate, so that noise affects both."""
+def run(probes: Sequence[Probe], rounds: int, load: Load, cores: machine.Cores, workers: int = 1) -> dict[str, Rounds]:
+    """Return all rounds of all exporters, by probe. The exporters alternate, so that noise affects both.
+
+    Args:
+        workers: processes of our exporter; the original uses all cores in one.
+    """
     results: dict[str, Rounds] = {}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as running:
         directory = Path(name)
@@ -88,11 +93,13 @@ def run(probes: Sequence[Probe], rounds: int, load: Load, cores: machine.Cores) 
             ports = running.enter_context(serving(directory))
         everybody = []
         for start in _installed():
-            modules = {probe.name: dict(probe.module) for probe in probes if start is exporters.ours or probe.budget}
+            ours = start is exporters.ours_from_scratch
+            modules = {probe.name: dict(probe.module) for probe in probes if ours or probe.budget}
             config = directory / f"{start.__name__}.yml"
             config.write_text(yaml.safe_dump({"modules": modules}))
+            flags = [f"--workers={workers}"] if ours and workers > 1 else []
             with machine.on(cores.exporters):
-                everybody.append(running.enter_context(start(directory, f"--config.file={config}")))
+                everybody.append(running.enter_context(start(directory, f"--config.file={config}", *flags)))
         running.enter_context(machine.on(cores.load))
         for probe in probes:
             path = probe_path(module=probe.name, target=probe.target.format(**ports))
@@ -111,8 +118,8 @@ def _installed() -> list[exporters.Start]:
     """Return the start functions of both exporters, or of ours alone if the original is not installed."""
     if find_peer("blackbox_exporter") is None:
         _say("blackbox_exporter is not installed (see PROBE_EXPORTER_PEERS): measuring ours alone")
-        return [exporters.ours]
-    return [exporters.ours, exporters.original]
+        return [exporters.ours_from_scratch]
+    return [exporters.ours_from_scratch, exporters.original]
 
 
 def interpreter() -> str:
@@ -185,6 +192,7 @@ def report(probes: Sequence[Probe], results: Mapping[str, Rounds], options: argp
         "rounds": options.rounds,
         "seconds": options.seconds,
         "connections": options.connections,
+        "workers": options.workers,
         "as_prometheus": options.as_prometheus,
         "probes": {
             probe.name: {

@@ -61,9 +61,10 @@ def measure(exporter: Server, path: str, load: Load) -> Measurement:
     Raises:
         SystemExit: wrk is missing, or an answer was not a successful probe, which makes the result invalid.
     """
-    before = cpu_seconds(exporter.process.pid)
+    pids = processes(exporter)
+    before = sum(map(cpu_seconds, pids))
     probes, lasted = _ask(f"http://127.0.0.1:{exporter.port}{path}", exporter.name, load)
-    used = cpu_seconds(exporter.process.pid) - before
+    used = sum(map(cpu_seconds, pids)) - before
     return Measurement(probes, lasted, used, exporter.resident())
 
 
@@ -81,6 +82,13 @@ def _ask(url: str, name: str, load: Load) -> tuple[int, float]:
     if wrong or errors or not requests:
         raise SystemExit(f"{name}: of {requests} probes {wrong} did not succeed, {errors} were not answered")
     return requests, microseconds / 1e6
+
+
+def processes(exporter: Server) -> list[int]:
+    """Return the process ids of an exporter and of its workers."""
+    pid = exporter.process.pid
+    workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, workers)]
 
 
 def cpu_seconds(pid: int) -> float:

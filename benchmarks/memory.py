@@ -26,6 +26,7 @@ from urllib.parse import quote
 import uvloop
 import yaml
 
+from benchmarks.measure import processes
 from benchmarks.probes import PROBES
 from benchmarks.targets import hanging, serving
 from tests import exporters
@@ -126,13 +127,6 @@ def size(*pids: int) -> Size:
     return Size(total["Rss"] / 1024, total["Pss"] / 1024)
 
 
-def processes(exporter: Server) -> list[int]:
-    """Return the process ids of an exporter and of its workers."""
-    pid = exporter.process.pid
-    workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *map(int, workers)]
-
-
 def _say(what: str, measured: object) -> None:
     print(f"{what}: {measured}", flush=True)
 
@@ -161,7 +155,7 @@ def _remember_bytecode(directory: Path) -> None:
     modules = {name: {"prober": name} for name in ("http", "tcp", "icmp", "grpc", "websocket")}
     (directory / "first.yml").write_text(yaml.safe_dump({"modules": modules}))
     for flags in ([], ["--config.file=first.yml"]):
-        with exporters.ours(directory, *flags, **_bytecode(directory)):
+        with exporters.ours_from_scratch(directory, *flags, **_bytecode(directory)):
             pass
 
 
@@ -171,7 +165,7 @@ def _bytecode(directory: Path) -> dict[str, str]:
 
 def _at_rest(directory: Path, *flags: str) -> tuple[Size, Size]:
     """Return the memory after the start, and after some probes of the exporter by itself."""
-    with exporters.ours(directory, *flags, **_bytecode(directory)) as exporter:
+    with exporters.ours_from_scratch(directory, *flags, **_bytecode(directory)) as exporter:
         time.sleep(SETTLING_SECONDS)
         before = size(*processes(exporter))
         target = f"127.0.0.1:{exporter.port}/-/healthy"
@@ -195,7 +189,7 @@ def hang(directory: Path) -> list[Verdict]:
     for module in HANGING_MODULES:
         with (
             hanging() as port,
-            exporters.ours(directory, "--config.file=hanging.yml", **_bytecode(directory)) as exporter,
+            exporters.ours_from_scratch(directory, "--config.file=hanging.yml", **_bytecode(directory)) as exporter,
         ):
             before, during, after = uvloop.run(_hang(exporter, module, port))
         _say(f"{module}: before", before)
@@ -253,7 +247,7 @@ def mixed(directory: Path) -> list[Verdict]:
     (directory / "mixed.yml").write_text(yaml.safe_dump({"modules": modules}))
     with (
         serving(directory) as ports,
-        exporters.ours(directory, "--config.file=mixed.yml", **_bytecode(directory)) as exporter,
+        exporters.ours_from_scratch(directory, "--config.file=mixed.yml", **_bytecode(directory)) as exporter,
     ):
         paths = [*_mixed_paths(ports)]
         uvloop.run(ask(exporter.port, paths, FIRST))

@@ -190,7 +190,7 @@ def _measure(probes: Sequence[Probe], seconds: float, own: set[int], others: set
             for probe in probes:
                 print(f"{probe.name} …", file=sys.stderr)
                 os.sched_setaffinity(0, own)
-                with exporters.ours(directory, "--config.file=blackbox.yml") as exporter:
+                with exporters.ours_from_scratch(directory, "--config.file=blackbox.yml") as exporter:
                     os.sched_setaffinity(0, others)
                     sizing = Sizing(exporter, {**ports, "directory": directory}, seconds)
                     found[probe.name] = [asdict(level) for level in sizing.levels(probe)]

@@ -100,7 +100,9 @@ def run(rounds: int, seconds: float, cores: machine.Cores) -> Results:
             target = running.enter_context(timed())
         with machine.on(cores.exporters):
             started = [
-                running.enter_context(exporters.ours(directory, "--config.file=timed.yml", "--probe.event-loop-delay"))
+                running.enter_context(
+                    exporters.ours_from_scratch(directory, "--config.file=timed.yml", "--probe.event-loop-delay")
+                )
             ]
             if find_peer("blackbox_exporter") is not None:
                 started.append(running.enter_context(exporters.original(directory, "--config.file=timed.yml")))

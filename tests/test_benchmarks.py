@@ -7,6 +7,7 @@ import asyncio
 import gzip
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import yaml
 from benchmarks import growth, instructions, machine, memory, pythons, sizing, timings
 from benchmarks.pace import pace
 from benchmarks.probes import PROBES, Probe
+from tests import exporters
 
 DUMP = """\
 version: 1
@@ -87,6 +89,12 @@ def test_probe_over_its_budget_is_counted_again_and_the_least_count_stands(monke
     assert asked == [["http", "tcp"], ["http"]]
     assert counts == {"http": (110, 5), "tcp": (50, 0), "dns": (100, 0)}
     assert instructions.exceeded(counts, {"http": 100, "tcp": 50, "dns": 100}) == ["http"]
+
+
+@pytest.mark.parametrize("path", sorted((exporters.ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name)
+def test_benchmark_starts_exporters_as_users_do(path: Path) -> None:
+    """`exporters.ours` is a fork of a process with other imports: its memory and its page faults are not a user's."""
+    assert not re.search(r"exporters\.ours\b|import ours\b", path.read_text(encoding="utf-8"))
 
 
 def test_every_probe_of_the_benchmark_has_a_budget_of_instructions() -> None:
