@@ -21,7 +21,7 @@ RESPONSE = head(200, ("content-type", "text/html"), ("content-length", str(len(P
 
 
 class _Connection(QuicConnectionProtocol):
-    """A client's connection: every request gets the page, whatever it asks for."""
+    """A client's connection. Every request gets the same page."""
 
     def quic_event_received(self, event: QuicEvent) -> None:
         if isinstance(event, ProtocolNegotiated):

@@ -35,7 +35,7 @@ class Process(Protocol):
         """The command."""
 
     returncode: Any
-    """The exit code; None while the process runs, and nobody has waited for it."""
+    """The exit code; None until a wait for the process has ended."""
 
     def poll(self) -> int | None:
         """Return the exit code; None while the process runs."""

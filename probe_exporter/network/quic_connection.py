@@ -7,7 +7,7 @@ Most of the CPU time of a probe over HTTP/3 is aioquic's Python. What is left ou
 * Connection IDs. They serve clients whose address changes; ours stays the same.
 * The last Initial packet, and acknowledgements that can travel with data.
 * Encoding. The ClientHello and the transport parameters are the same bytes as aioquic's, without its layers.
-* Log lines, which nobody reads: a peer's error is the result of a probe, not an event of the exporter.
+* Log lines. A peer's error is the result of a probe, not an event of the exporter.
 
 aioquic has no settings for these, hence its private names here. The tests compare the bytes with aioquic's own.
 """

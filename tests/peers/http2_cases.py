@@ -23,7 +23,7 @@ from tests.peers.http_cases import (
     matcher,
 )
 from tests.targets import Answer, End, Pause, Tls, http2, reply
-from tests.targets.answers import Hear, raw
+from tests.targets.answers import WaitFor, raw
 from tests.targets.http2 import (
     SETTINGS_ACK,
     data,
@@ -82,7 +82,7 @@ def large(size: int) -> str:
     return "a" * size
 
 
-HEARD = ping(b"together"), Hear(b"together")
+ALL_READ = ping(b"together"), WaitFor(b"together")
 """Wait until the client has read what came before. Go reads frames and the body in two goroutines: which of them is
 first is certain only after that."""
 
@@ -392,7 +392,7 @@ FRAMES = (
     malformed("going away with an error in the body", OK_HEAD, data(b"o", end=False), goaway(1, 2, b"why"), data(b"k")),
     over(
         "going away before us in the body",
-        answer=said(OK_HEAD, data(b"o", end=False), *HEARD, goaway(0)),
+        answer=said(OK_HEAD, data(b"o", end=False), *ALL_READ, goaway(0)),
         timeout=SHORT,
     ),
     malformed("going away before us with an answer", goaway(0, http2.INTERNAL_ERROR), OK_HEAD, data(b"ok")),
@@ -406,7 +406,7 @@ FRAMES = (
     over("the end in the body", answer=said(OK_HEAD, data(b"o", end=False), end=End.CLOSE)),
     over("the end in a body without length", answer=said(head(200), data(b"o", end=False), end=End.CLOSE)),
     over("a reset connection before the headers", answer=said(Pause(0.1), end=End.RESET)),
-    over("a reset connection in the body", answer=said(OK_HEAD, data(b"o", end=False), *HEARD, end=End.RESET)),
+    over("a reset connection in the body", answer=said(OK_HEAD, data(b"o", end=False), *ALL_READ, end=End.RESET)),
     malformed("silence", timeout=SHORT),
     malformed("silence in the headers", frame(1, b"\x88", 0, 1)),
     malformed("silence in a frame of headers", frame(1, b"\x88", 4, 1, length=9)),

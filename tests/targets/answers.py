@@ -54,13 +54,13 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True)
-class Hear:
+class WaitFor:
     """Wait until the client has sent these bytes, or closes."""
 
     data: bytes
 
 
-Part = bytes | Pause | Repeat | Finish | PortDependent | Action | Hear
+Part = bytes | Pause | Repeat | Finish | PortDependent | Action | WaitFor
 
 
 @dataclass(frozen=True, slots=True)

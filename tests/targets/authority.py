@@ -34,7 +34,7 @@ def days(number: float) -> datetime.timedelta:
 
 
 def timestamps(*log_ids: bytes) -> x509.ExtensionType:
-    """Return the extension with signed certificate timestamps of these logs (RFC 6962, 3.3). Nobody verifies them."""
+    """Return the extension with signed certificate timestamps of these logs (RFC 6962, 3.3), signed by no log."""
     signature = b"\x04\x03" + _sized(b"a signature")  # by ECDSA with SHA-256
     stamps = [b"\0" + log_id + (1_700_000_000_000).to_bytes(8, "big") + _sized(b"") + signature for log_id in log_ids]
     listed = _sized(b"".join(map(_sized, stamps)))

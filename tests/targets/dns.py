@@ -21,6 +21,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
+from tests.targets import placeholders
 from tests.targets.answers import Pause
 from tests.targets.site import Request, Tls, both_loopbacks
 
@@ -202,9 +203,7 @@ class DnsServer:
 
     def fill(self, text: str) -> str:
         """Put port numbers in place of ``{port}``, ``{tls_port}`` and ``{dead}``."""
-        for name, port in self._ports.items():
-            text = text.replace(f"{{{name}}}", str(port))
-        return text
+        return placeholders.fill(text, self._ports)
 
     def blank(self, text: str) -> str:
         """Return `text`: no query contains a port."""

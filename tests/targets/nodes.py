@@ -136,7 +136,7 @@ async def udp_nodes(addresses: Mapping[str, Respond | None]) -> AsyncIterator[in
     port: int = sockets[next(iter(addresses))].getsockname()[1]
     async with contextlib.AsyncExitStack() as stack:
         for address, respond in addresses.items():
-            if respond is None:  # it hears only its peer, so the port is closed to others, and nobody else can have it
+            if respond is None:  # the port stays reserved, and is closed to all but its peer
                 sockets[address].connect((address, 9))
                 stack.callback(sockets[address].close)
                 continue

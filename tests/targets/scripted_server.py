@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 import ssl
 import threading
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.targets import placeholders
 from tests.targets.answers import End, Pause, Repeat
 from tests.targets.site import LINGER_RESET, both_loopbacks
 
@@ -136,15 +136,11 @@ class ScriptedServer:
 
     def fill(self, text: str) -> str:
         """Put values in place of ``{port}``, ``{dead}`` and ``{socket}``."""
-        for word, name in self._names.items():
-            text = text.replace(f"{{{word}}}", name)
-        return text
+        return placeholders.fill(text, self._names)
 
     def blank(self, text: str) -> str:
         """Replace these values by their names."""
-        for word, name in self._names.items():
-            text = re.sub(rf"(?<![\w]){re.escape(name)}(?!\w)", f"{{{word}}}", text)
-        return text
+        return placeholders.blank(text, self._names)
 
     async def finished(self) -> None:
         """Wait until all clients have disconnected, for at most `PATIENCE` seconds."""

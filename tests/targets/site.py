@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.targets import http2, http3
-from tests.targets.answers import Answer, End, Finish, Header, Hear, Part, Pause, PortDependent, Repeat, reply
+from tests.targets import http2, http3, placeholders
+from tests.targets.answers import Answer, End, Finish, Header, Part, Pause, PortDependent, Repeat, WaitFor, reply
 
 MAX_HEAD = 1 << 20
 LINGER_RESET = b"\1\0\0\0\0\0\0\0"  # struct linger {on, 0 seconds}: close sends RST
@@ -134,9 +134,7 @@ class Site:
 
     def fill(self, text: str) -> str:
         """Put port numbers in place of ``{port}``, ``{tls_port}``, ``{quic_port}`` and ``{dead}``."""
-        for name, port in self._ports.items():
-            text = text.replace(f"{{{name}}}", str(port))
-        return text
+        return placeholders.fill(text, self._ports)
 
     def blank(self, text: str) -> str:
         """Replace port numbers by their names."""
@@ -236,8 +234,8 @@ class Site:
         for part in answer.parts:
             if isinstance(part, Finish):
                 await _finish(reader, writer)
-            elif isinstance(part, Hear):
-                await _hear(part.data, reader)
+            elif isinstance(part, WaitFor):
+                await _wait_for(part.data, reader)
             else:
                 await self._say(part, writer)
         if answer.end is End.HOLD:
@@ -302,7 +300,7 @@ async def _write(data: bytes, writer: asyncio.StreamWriter) -> None:
     await writer.drain()
 
 
-async def _hear(data: bytes, reader: asyncio.StreamReader) -> None:
+async def _wait_for(data: bytes, reader: asyncio.StreamReader) -> None:
     """Read until the client has sent these bytes, or closes."""
     heard = b""
     while data not in heard and (more := await reader.read(65536)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Self, cast
 
+from tests.targets import placeholders
 from tests.targets.answers import Pause
 from tests.targets.site import both_loopbacks
 
@@ -65,15 +65,11 @@ class Responder:
 
     def fill(self, text: str) -> str:
         """Replace ``{port}``, and ``{dead}`` on which no process listens, by port numbers."""
-        for word, name in self._names.items():
-            text = text.replace(f"{{{word}}}", name)
-        return text
+        return placeholders.fill(text, self._names)
 
     def blank(self, text: str) -> str:
         """Replace port numbers by their names."""
-        for word, name in self._names.items():
-            text = re.sub(rf"(?<!\w){name}(?!\w)", f"{{{word}}}", text)
-        return text
+        return placeholders.blank(text, self._names)
 
     def hear(self, data: bytes, sender: tuple[str, int], us: _Socket) -> None:
         """Note a datagram, and start to answer it."""

@@ -1,0 +1,20 @@
+"""Placeholders such as ``{port}`` in the texts of cases: values that are known only once a target runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+
+def fill(text: str, values: Mapping[str, object]) -> str:
+    """Put values in place of their placeholders."""
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", str(value))
+    return text
+
+
+def blank(text: str, values: Mapping[str, object]) -> str:
+    """Put placeholders in place of values that stand as whole words."""
+    for name, value in values.items():
+        text = re.sub(rf"(?<!\w){re.escape(str(value))}(?!\w)", f"{{{name}}}", text)
+    return text
