@@ -39,7 +39,7 @@ from probe_exporter.web.module_selection import UnknownModule
 from probe_exporter.web.parameters import TooManyParameters
 from probe_exporter.web.probe_page import ProbePages
 from probe_exporter.web.probing import Probing
-from probe_exporter.web.reloading import Reloads
+from probe_exporter.web.reload_queue import Reloads
 from probe_exporter.web.status_page import StatusPage
 from probe_exporter.workers import snapshots
 from probe_exporter.workers.worker import ReloadRefused, SingleProcess, SupervisorTimeout, Workers

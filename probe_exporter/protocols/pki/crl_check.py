@@ -12,7 +12,7 @@ from probe_exporter.prober.deadline import Late
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.protocols.pki.chain_check import ChainCheck
-from probe_exporter.protocols.pki.lists import fetch_list, lists
+from probe_exporter.protocols.pki.revocation_lists import fetch_list, lists
 from probe_exporter.tls import crl
 from probe_exporter.tls.certificates import Certificate
 
@@ -44,7 +44,7 @@ FETCH_TIME = Metric(
 METRICS = (AVAILABLE, REVOKED, STALE, NEXT_UPDATE, FETCH_TIME)
 
 
-class RevocationCheck(ChainCheck):
+class CrlCheck(ChainCheck):
     """The check of one chain by revocation lists."""
 
     async def run(self, chain: Sequence[Certificate]) -> list[Certificate]:
