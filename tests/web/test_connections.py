@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 import uvloop
-from aiohttp.web import BaseRequest
 
 from probe_exporter.web.answers import Answer
 from probe_exporter.web.connections import LAST_ANSWER_SECONDS, Connections, Limits
+from probe_exporter.web.request import WebRequest
 from tests.clocks import StandingLoop, advance
 from tests.cost import short_turns
 from tests.waiting import until
@@ -45,12 +45,12 @@ class LimitedServer:
         self.finish = asyncio.Event()
         self.port = 0
 
-    async def answer(self, request: BaseRequest) -> Answer:
+    async def answer(self, request: WebRequest) -> Answer:
         """Answer /slow when the test sets `finish`, /large with a large body, other paths at once."""
-        if request.path == "/slow":
+        if request.raw_path == "/slow":
             self.begun.set()
             await self.finish.wait()
-        return Answer(LARGE if request.path == "/large" else b"done", {})
+        return Answer(LARGE if request.raw_path == "/large" else b"done", {})
 
     @property
     def unheard(self) -> int:
