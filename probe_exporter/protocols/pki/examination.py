@@ -77,9 +77,12 @@ async def _look_for_revoked(
         for one in revoked:
             evidence.mark(probe, chain[0], one, evidence.REVOKED_BY["ocsp"])
     if settings.check_revoked:
-        listed = await CrlCheck(probe, client, until).run(chain)
+        lists = CrlCheck(probe, client, until)
+        listed = await lists.run(chain)
         for one in listed:
             evidence.mark(probe, chain[0], one, evidence.REVOKED_BY["crl"])
+        for one in lists.stale:
+            evidence.mark(probe, chain[0], one, evidence.STALE_CRL)
         revoked += [one for one in listed if one not in revoked]
     return revoked
 

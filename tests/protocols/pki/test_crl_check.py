@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
+from probe_exporter.history.debug_page import debug_page
+from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.network.settings import NetworkSettings
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.http import HttpSettings
@@ -141,6 +144,11 @@ async def test_stale_list_is_used_and_said_to_be_stale(tmp_path: Path) -> None:
         assert of_leaf(result) | {"next_update_timestamp_seconds": 0, "url": ""} == {
             "available": 1, "revoked": 0, "stale": 1, "next_update_timestamp_seconds": 0, "url": "",
         }  # fmt: skip
+        assert faults(result) == {("CN=leaf", "stale_crl")}
+        page = debug_page(result, ProbeLog(logging.DEBUG, "logfmt"))
+        [line] = [line for line in page.splitlines() if "The revocation list is past its next update" in line]
+        assert "level=WARN" in line
+        assert f"url={authority.url('/list')} next_update=" in line
         await probe(authority)
     assert authority.requests == ["/list"] * 2, "a stale list is not kept"
 
