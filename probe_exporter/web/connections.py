@@ -11,6 +11,7 @@ How a request is answered:
 * From the first request on that is not plain, aiohttp's own `start` answers all requests of the connection. It knows
   how to read and drop a body, to decline an upgrade, and to refuse what is not HTTP. It makes a task, a request, a
   writer and a response for each, which would take an eighth of a tcp probe's CPU (docs/decisions.md).
+  So does it if aiohttp is another version than `COMPARED_AIOHTTP`: our loop uses private attributes.
 * Both cancel the handler when the client disconnects, and both stop after a response that closes the connection.
 """
 
@@ -26,6 +27,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
+import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion11, RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
@@ -36,6 +38,9 @@ from probe_exporter.web.answers import Answer, Refused, refusal
 from probe_exporter.web.request import WebRequest
 
 log = logging.getLogger(__name__)
+
+COMPARED_AIOHTTP = "3.14.5"
+"""The version of aiohttp whose `RequestHandler.start`, and what that calls, `Connection.start` was compared with."""
 
 MAX_LINE_BYTES = 64 * 1024
 """Bytes of a request line or header; aiohttp's 8 KiB are too few for some targets."""
@@ -188,6 +193,9 @@ class Connection(RequestHandler):
 
     async def start(self) -> None:
         """Answer one request after another, until the connection closes."""
+        if aiohttp.__version__ != COMPARED_AIOHTTP:
+            await super().start()
+            return
         while not self._force_close:
             if not self._messages:
                 self._waiter = self._loop.create_future()
