@@ -24,7 +24,7 @@ from probe_exporter.tls import certificates, verifications
 from probe_exporter.tls.certificates import Certificate
 from probe_exporter.tls.context import MAX_CONTEXTS, client_context, forget_contexts
 from probe_exporter.tls.handshake import Handshake, VerificationFailed
-from probe_exporter.tls.layer import Layer
+from probe_exporter.tls.layer import MAX_TURN_RECORDS, Layer
 from probe_exporter.tls.metrics import NO_CHAIN, report_handshake, report_no_chain
 from probe_exporter.tls.settings import TLSSettings
 from probe_exporter.tls.suites import CIPHERS, TLS13_CIPHERS
@@ -774,6 +774,17 @@ def test_layer_encrypts_and_decrypts(zoo: Zoo, version: str) -> None:
         answer = server.say(b"hi") + server.say(large[:20_000])
         plain = b"".join(layer.decrypt(answer[at : at + piece]) for at in range(0, len(answer), piece))
         assert plain == b"hi" + large[:20_000]
+
+
+def test_layer_is_not_behind_once_it_has_decrypted_everything(zoo: Zoo) -> None:
+    """One turn's records leave nothing for the next turn, which finds that out and returns no data."""
+    layer, server = connected(zoo)
+    received = b"".join(server.say(b"x") for _ in range(MAX_TURN_RECORDS))
+    turns = [layer.decrypt(received)]
+    while layer.behind:
+        turns.append(layer.decrypt(b""))
+        assert len(turns) < 10
+    assert b"".join(turns) == b"x" * MAX_TURN_RECORDS
 
 
 @VERSIONS
