@@ -18,6 +18,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from probe_exporter.addresses import literals
+from probe_exporter.addresses.host_names import to_ascii
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls import der
 from probe_exporter.tls.host_names import any_matches
@@ -412,6 +413,6 @@ def _is_for(certificate: x509.Certificate, host: str) -> bool:
         wanted = address.partition("%")[0]  # a zone is local to this machine
         return any(literals.literal(str(one)) == wanted for one in names.get_values_for_type(x509.IPAddress))
     try:
-        return any_matches(names.get_values_for_type(x509.DNSName), literals.to_ascii(host))
+        return any_matches(names.get_values_for_type(x509.DNSName), to_ascii(host))
     except ValueError:
         return False

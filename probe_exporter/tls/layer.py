@@ -20,6 +20,7 @@ from typing import cast
 from OpenSSL import SSL, crypto
 
 from probe_exporter.addresses import literals
+from probe_exporter.addresses.host_names import to_ascii
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls import chain
 from probe_exporter.tls.certificates import Certificate
@@ -156,7 +157,7 @@ class Layer:
         connection.set_connect_state()
         connection.set_app_data(self._check)
         if server_name and literals.literal(server_name) is None:
-            connection.set_tlsext_host_name(literals.to_ascii(server_name).encode("ascii"))
+            connection.set_tlsext_host_name(to_ascii(server_name).encode("ascii"))
 
     def request_ocsp(self) -> None:
         """Ask the peer for a stapled OCSP response (RFC 6066, 8), before the handshake."""
