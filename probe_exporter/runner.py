@@ -82,7 +82,8 @@ async def run(module: Module, target: str, timeout: float, warning: str = "", de
     Raises:
         asyncio.CancelledError: the client disconnected, or the exporter shuts down.
     """
-    clock = asyncio.get_running_loop().time
+    loop = asyncio.get_running_loop()
+    clock = loop.time
     policy = module.network
     probe = Probe(target, clock() + timeout, clock, None if policy is None else policy.for_run())
     started = time.time()
@@ -93,9 +94,9 @@ async def run(module: Module, target: str, timeout: float, warning: str = "", de
     began = delays.begin() if delays is not None else 0.0
     try:
         if module.several is None:
-            await _attempt(module, probe)
+            await _attempt(module, loop, probe)
         else:
-            runs = await module.several.perform(policy, probe, partial(_one_of_several, module))
+            runs = await module.several.perform(policy, probe, partial(_one_of_several, module, loop))
     finally:
         if delays is not None:
             probe.set(LOOP_DELAY, whole_nanoseconds(delays.end(began)))
@@ -110,9 +111,9 @@ async def run(module: Module, target: str, timeout: float, warning: str = "", de
     return result
 
 
-async def _attempt(module: Module, probe: Probe) -> None:
+async def _attempt(module: Module, loop: asyncio.AbstractEventLoop, probe: Probe) -> None:
     """Call the prober under the deadline, and note every error as the probe's failure."""
-    limit = Deadline(probe.deadline)
+    limit = Deadline(probe.deadline, loop)
     try:
         with limit:
             if module.settings.examines_certificates:
@@ -127,9 +128,9 @@ async def _attempt(module: Module, probe: Probe) -> None:
         probe.fail(_unexpected(probe, module, error))
 
 
-async def _one_of_several(module: Module, probe: Probe) -> None:
+async def _one_of_several(module: Module, loop: asyncio.AbstractEventLoop, probe: Probe) -> None:
     """Call the prober for one of several runs, whose reasons become labels before `_judge`."""
-    await _attempt(module, probe)
+    await _attempt(module, loop, probe)
     if probe.failure is not None:
         _refuse_undeclared(module, probe.failure)
 

@@ -102,14 +102,15 @@ class Deadline:
 
     __slots__ = ("_buckets", "_cancelling", "_task", "_when", "expired", "tick")
 
-    def __init__(self, when: float) -> None:
+    def __init__(self, when: float, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """
         Args:
             when: in seconds, on the running loop's clock.
+            loop: the running loop, if the caller has it; asking for it takes a system call on Python 3.11.
         """
         self.expired = False
         self.tick = -int(-when // TICK)  # rounded up
-        self._buckets = _buckets_of(asyncio.get_running_loop())
+        self._buckets = _buckets_of(loop or asyncio.get_running_loop())
         self._when = when
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
@@ -121,7 +122,7 @@ class Deadline:
             self._task.cancel()
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._buckets.loop)
         if task is None:
             raise RuntimeError("a deadline needs a running task")
         self._task = task
