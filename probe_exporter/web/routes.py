@@ -38,7 +38,7 @@ from probe_exporter.web.module_selection import UnknownModule
 from probe_exporter.web.parameters import TooManyParameters
 from probe_exporter.web.probe_page import ProbePages
 from probe_exporter.web.probing import Probing
-from probe_exporter.web.reloading import Reloads
+from probe_exporter.web.reload_queue import Reloads
 from probe_exporter.web.request import WebRequest
 from probe_exporter.web.status_page import StatusPage
 from probe_exporter.workers import snapshots
