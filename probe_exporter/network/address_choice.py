@@ -31,7 +31,7 @@ async def choose_address(probe: Probe, host: str, settings: AddressSettings, sec
         probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback
     )
     if seconds is not None:
-        probe.set(seconds, probe.samples.get(LOOKUP_TIME), "resolve")
+        probe.set(seconds, probe.samples.plain[LOOKUP_TIME], "resolve")
     return address
 
 
@@ -54,9 +54,10 @@ async def resolve(probe: Probe, host: str, *, preferred: str = "ip6", fallback: 
             phase.about = host
             address = await _choose(probe, host, family, fallback)
     finally:
-        probe.set(LOOKUP_TIME, whole_nanoseconds(time.perf_counter() - started))
-        probe.set(IP_PROTOCOL, literals.version(address) if address else 0)
-        probe.set(IP_HASH, literals.fingerprint(address) if address else 0)
+        plain = probe.samples.plain
+        plain[LOOKUP_TIME] = whole_nanoseconds(time.perf_counter() - started)
+        plain[IP_PROTOCOL] = literals.version(address) if address else 0
+        plain[IP_HASH] = literals.fingerprint(address) if address else 0
     probe.log("Resolved target address", host=host, ip=address)
     return address
 
