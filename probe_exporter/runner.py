@@ -144,6 +144,9 @@ async def _one_of_several(module: Module, probe: Probe) -> None:
 
 async def _probe_and_examine(module: Module, probe: Probe) -> None:
     """Call the prober, then examine the certificates of its TLS connection, whether or not the target passed."""
+    from probe_exporter.tls.loading import EXAMINATION, load  # noqa: PLC0415  # few modules need it
+
+    await load(EXAMINATION)
     from probe_exporter.protocols.pki.examination import examine, prepare  # noqa: PLC0415  # few modules need it
 
     prepare(probe, module.settings)
