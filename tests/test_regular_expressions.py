@@ -25,7 +25,7 @@ FIXED = "matches a fixed number of characters"
 USES = {
     "probe_exporter/addresses/endpoints.py": {"_HOST_PORT": APART, "_NUMBER": APART},
     "probe_exporter/addresses/guard.py": {"_BRACKETED": OURS},
-    "probe_exporter/addresses/literals.py": {"_DNS_NAME": BOUNDED},
+    "probe_exporter/addresses/host_names.py": {"_DNS_NAME": BOUNDED},
     "probe_exporter/addresses/spellings.py": {"_NUMBER": RUN},
     "probe_exporter/config/discovery.py": {"LABEL": OURS, "_SCHEME": OURS},
     "probe_exporter/config/document.py": {"_VARIABLE": OURS},

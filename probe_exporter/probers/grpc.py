@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field as Default
 
-from probe_exporter.addresses import literals
 from probe_exporter.addresses.endpoints import join_host_port
+from probe_exporter.addresses.host_names import to_ascii
 from probe_exporter.network.address_choice import choose_address
 from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.network.opening import dial
@@ -210,7 +210,7 @@ def _authority(place: _Place) -> str:
 
 def _plain(host: str) -> str:
     """Return a host in ASCII; an address without its zone, which is local (RFC 6874)."""
-    return literals.to_ascii(host.partition("%")[0])
+    return to_ascii(host.partition("%")[0])
 
 
 async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes) -> bytes:

@@ -138,6 +138,39 @@ def test_debug_adds_log_and_settings(tmp_path: Path, page: Server) -> None:
     assert "\nSettings\n  prober: http\n" in run.text
 
 
+PICKY = '''\
+from probe_exporter import Probe, ProbeFailed, Prober, Reason, Settings
+
+async def probe(probe: Probe, settings: Settings) -> None:
+    """Fails."""
+    if probe.target == "bug":
+        raise KeyError("a bug")
+    raise ProbeFailed(Reason.EXPECTATION, "the answer is wrong", answer="PONG \\x1b[2J" + "1234 " * 100)
+
+prober = Prober("picky", Settings, probe)
+'''
+
+
+@WIDTHS
+def test_details_of_a_failure_are_below_its_message(tmp_path: Path, columns: int) -> None:
+    """The log has them in full."""
+    (tmp_path / "picky.py").write_text(PICKY)
+    run = seen(tmp_path, "picky.py", "x", "--debug", columns=columns)
+    assert "\nexpectation: the answer is wrong\n  answer: PONG \\x1b[2J1234 1234" in run.text
+    failure, log = (" ".join(part.split()) for part in run.text.split("\nLog\n"))
+    assert 50 < failure.count("1234") < 100
+    assert log.count("1234") == 100
+    assert widest(run.text) <= columns
+
+
+def test_exception_of_a_prober_has_its_traceback_in_lines(tmp_path: Path) -> None:
+    (tmp_path / "picky.py").write_text(PICKY)
+    run = seen(tmp_path, "picky.py", "bug", columns=120)
+    assert "\nTraceback (most recent call last):\n" in run.text
+    assert '\n    raise KeyError("a bug")\n' in run.text
+    assert "\nKeyError: 'a bug'\nFAIL  picky  bug\n" in run.text
+
+
 def test_colours_are_left_out_where_no_color_is_set(tmp_path: Path) -> None:
     coloured = re.compile(r"\x1b\[[0-9;]*3[1-7]m")
     assert coloured.search(seen(tmp_path, "tcp_connect", "127.0.0.1:1").output)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
-from probe_exporter.addresses.literals import to_ascii
+from probe_exporter.addresses.host_names import to_ascii
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.protocols.http import http1
 from probe_exporter.protocols.http.response import Headers

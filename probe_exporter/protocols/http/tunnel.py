@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from probe_exporter.addresses import literals
 from probe_exporter.addresses.endpoints import join_host_port
+from probe_exporter.addresses.host_names import to_ascii
 from probe_exporter.network import address_choice, opening
 from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.prober.failure import TIMEOUTS, ProbeFailed, Reason
@@ -272,7 +273,7 @@ def _address(host: str) -> bytes:
     if address is not None:
         packed = ipaddress.ip_address(address).packed
         return bytes([_IPV4 if len(packed) == 4 else _IPV6]) + packed
-    name = literals.to_ascii(host).encode()
+    name = to_ascii(host).encode()
     if len(name) > 255:
         raise ProbeFailed(Reason.TARGET_INVALID, "SOCKS5 takes a host name of at most 255 bytes")
     return bytes([_NAME, len(name)]) + name
