@@ -18,9 +18,8 @@ import contextlib
 import errno
 import os
 import time
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
@@ -55,8 +54,7 @@ MAX_HANDSHAKE_SECONDS = 10.0
 """Seconds that a TLS handshake may take, even if the deadline is later: the original's limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Secure:
+class Secure(NamedTuple):
     """How to start TLS: the context, and the server name to send (SNI) and to verify."""
 
     context: ClientContext

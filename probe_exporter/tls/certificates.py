@@ -160,11 +160,13 @@ class Certificate:
 
     Attributes:
         x509: the certificate.
+        fingerprint: its SHA-256 fingerprint.
         large: whether it is too large to be remembered; its summary has no names then.
     """
 
-    def __init__(self, certificate: x509.Certificate, *, large: bool = False) -> None:
+    def __init__(self, certificate: x509.Certificate, fingerprint: bytes = b"", *, large: bool = False) -> None:
         self.x509 = certificate
+        self.fingerprint = fingerprint or certificate.fingerprint(hashes.SHA256())
         self.large = large
         self._valid_for: dict[str, bool] = {}
 
@@ -234,7 +236,7 @@ class _Memory:
     def add(self, fingerprint: bytes, certificate: x509.Certificate) -> Certificate:
         """Make the `Certificate` of a certificate, and remember it unless it is large."""
         size = size_in_memory(certificate)
-        made = Certificate(certificate, large=size > MAX_REMEMBERED_BYTES // _LARGEST_SHARE)
+        made = Certificate(certificate, fingerprint, large=size > MAX_REMEMBERED_BYTES // _LARGEST_SHARE)
         if not made.large:
             if self.bytes + size > MAX_REMEMBERED_BYTES:
                 self.known.clear()

@@ -20,10 +20,12 @@ from OpenSSL._util import lib as openssl
 
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.settings.fields import encode
+from probe_exporter.tls import verifications
 from probe_exporter.tls.certificates import UNREADABLE
 from probe_exporter.tls.layer import Layer, collect
 from probe_exporter.tls.settings import TLSSettings, TLSVersion
 from probe_exporter.tls.suites import CIPHERS, GROUPS, TLS13_CIPHERS, VERSIONS
+from probe_exporter.tls.verifications import Verifications
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class ClientContext:
         Raises:
             ProbeFailed: a file or a key can't be used.
         """
-        self._verifies = not settings.insecure_skip_verify
+        self._verifications = None if settings.insecure_skip_verify else Verifications()
         self._context, _ = make_context(settings, settings.min_version, settings.max_version)
         if alpn:
             self._context.set_alpn_protos([name.encode() for name in alpn])
@@ -54,10 +56,10 @@ class ClientContext:
         Raises:
             ProbeFailed: there is no name to verify, or it is not valid.
         """
-        if self._verifies:
+        if self._verifications is not None:
             check_verifiable(server_name)
         try:
-            return Layer(SSL.Connection(self._context, None), server_name.rstrip("."), self._verifies)
+            return Layer(SSL.Connection(self._context, None), server_name.rstrip("."), self._verifications)
         except (ValueError, TypeError):
             raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{server_name!r} is not a server name") from None
 
@@ -201,8 +203,9 @@ def remembered(kind: Hashable, settings: TLSSettings, make: Callable[[], Context
 
 
 def forget_contexts() -> None:
-    """Drop every context, when the configuration changes; the next probes make new ones."""
+    """Drop every context with its verifications, when the configuration changes; the next probes make new ones."""
     _contexts.clear()
+    verifications.memory.forget()
 
 
 def _stamp(key: str, path: str) -> tuple[int, int, int] | None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives import serialization
@@ -104,8 +103,8 @@ class QuicContext:
                 verified = self._verify(key)
         except _Refused as refused:
             check = refused.check
-            raise check.failure(replace(shown, verify_errors=tuple(check.errors), faults=tuple(check.faults))) from None
-        return replace(shown, verified=verified.chain)
+            raise check.failure(shown._replace(verify_errors=tuple(check.errors), faults=tuple(check.faults))) from None
+        return shown._replace(verified=verified.chain)
 
     def _verify(self, shown: _Shown) -> _Verified:
         check = Check(shown.server_name)

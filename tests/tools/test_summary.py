@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from rich.cells import cell_len
 from probe_exporter.testing import Certificate, Peer, Server, expect, hold, serve
 from tests.exporters import ROOT, _environment
 from tests.targets.several import DENIED, GOOD, REFUSING, REVOKED, stage
-from tests.terminals import Terminal, terminal
+from tests.terminals import Terminal, exporter_terminal
 from tests.tools.test_new import python, tool
 
 pytestmark = pytest.mark.slow
@@ -26,9 +25,8 @@ WIDTHS = pytest.mark.parametrize("columns", [60, 80, 120])
 
 def seen(directory: Path, *words: str, columns: int = 80, **variables: str) -> Terminal:
     """Run a probe in a terminal to its end."""
-    command = [sys.executable, "-m", "probe_exporter", "run", *words]
     environment = {name: value for name, value in _environment().items() if name not in ("NO_COLOR", "COLUMNS")}
-    with terminal(command, directory, environment | variables, columns=columns) as run:
+    with exporter_terminal(["run", *words], directory, environment | variables, columns=columns) as run:
         run.finish()
     return run
 
@@ -225,8 +223,8 @@ def test_watch_prints_a_line_for_each_probe_and_a_report_where_the_verdict_chang
         peer.send(PAGE if number != 3 else b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
 
     with serve(answer) as server:
-        command = [sys.executable, "-m", "probe_exporter", "run", "http_2xx", f"http://{server}/", "--watch=10ms"]
-        with terminal(command, tmp_path, _environment()) as run:
+        words = ["run", "http_2xx", f"http://{server}/", "--watch=10ms"]
+        with exporter_terminal(words, tmp_path, _environment()) as run:
             run.expect("FAIL  http_2xx")
             run.expect("http_status: ")
             while run.text.count("PASS  http_2xx") < 2:
