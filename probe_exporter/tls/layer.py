@@ -14,7 +14,7 @@ How verification works:
 Received data is decrypted in limited steps: `decrypt`, `behind`.
 
 pyOpenSSL raises an exception where OpenSSL needs more data, and has no method that tells how much is waiting. Six
-exceptions in a handshake took 4 % of a probe, hence the private names (`_shake`, `_waiting`).
+exceptions in a handshake took 4 % of a probe, hence the private names (`_shake`, `_waiting`, `_take`).
 """
 
 from __future__ import annotations
@@ -305,8 +305,7 @@ class Layer:
 
     def outgoing(self) -> bytes:
         """Return the bytes to send to the peer; may be empty."""
-        size = _waiting(self._connection._from_ssl)  # noqa: SLF001  # see above
-        return self._connection.bio_read(size) if size else b""
+        return _take(self._connection._from_ssl)  # noqa: SLF001  # see above
 
     def _has_more(self) -> bool:
         """Return whether there is received data that has not been returned."""
@@ -346,6 +345,15 @@ class Layer:
 def _waiting(bio: Any) -> int:
     """Return the number of bytes in a buffer between us and OpenSSL."""
     return int(lib.BIO_get_mem_data(bio, ffi.NULL))
+
+
+def _take(bio: Any) -> bytes:
+    """Take all bytes out of such a buffer."""
+    size = _waiting(bio)
+    if not size:
+        return b""
+    data = ffi.new("char[]", size)
+    return bytes(ffi.buffer(data, lib.BIO_read(bio, data, size)))
 
 
 def collect(connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int) -> bool:
