@@ -302,17 +302,14 @@ async def dial_udp(probe: Probe, address: str, port: int, *, source: str = "") -
             network.check(address, port)
         try:
             sock = _udp_socket(address, port, local, "" if network is None else network.source_interface)
+            return Datagrams(sock, address, port)
         except OSError as error:
             raise connecting_failed(error, join_host_port(address, port)) from None
-        loop = asyncio.get_running_loop()
-        _, datagrams = await loop.create_datagram_endpoint(lambda: Datagrams(address, port), sock=sock)
-    return datagrams
 
 
 def _udp_socket(address: str, port: int, local: str, interface: str) -> socket.socket:
-    sock = socket.socket(_family(address), socket.SOCK_DGRAM)
+    sock = socket.socket(_family(address), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
-        sock.setblocking(False)
         if interface:
             bind_to_interface(sock, interface)
         if local:

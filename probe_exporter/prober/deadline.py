@@ -29,7 +29,7 @@ TICK = 0.01
 MAX_EXPIRED_IN_A_TURN = 64
 """Deadlines that expire in one turn: to end a probe takes about 0.1 ms."""
 
-_NEVER = 1 << 62
+_NEVER = float("inf")
 _NOTHING = 0.001  # seconds; the resolution of the loop's clock, so a shorter time counts as none
 
 
@@ -38,7 +38,7 @@ class _Buckets:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._buckets: dict[int, set[Deadline]] = {}
+        self._buckets: dict[float, set[Deadline]] = {}
         self._armed = _NEVER  # the bucket that the timer is for
         self._timer: asyncio.TimerHandle | None = None
 
@@ -58,7 +58,7 @@ class _Buckets:
             if not bucket:
                 del self._buckets[deadline.tick]
 
-    def _arm(self, tick: int) -> None:
+    def _arm(self, tick: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._armed = tick
@@ -67,7 +67,7 @@ class _Buckets:
     def _expire_due(self) -> None:
         """Expire the deadlines that are due, and set the timer for the next bucket."""
         self._timer, self._armed = None, _NEVER
-        now = int(self.loop.time() / TICK + 1e-6)
+        now = self.loop.time() / TICK + 1e-6
         left = MAX_EXPIRED_IN_A_TURN
         for tick in sorted(tick for tick in self._buckets if tick <= now):
             bucket = self._buckets[tick]
@@ -108,11 +108,7 @@ class Deadline:
             when: in seconds, on the running loop's clock.
         """
         self.expired = False
-        self.tick = -int(-when // TICK)  # rounded up
-        self._buckets = _buckets_of(asyncio.get_running_loop())
         self._when = when
-        self._task: asyncio.Task[object] | None = None
-        self._cancelling = 0
 
     def expire(self) -> None:
         """Cancel the task, because the time has come."""
@@ -121,15 +117,18 @@ class Deadline:
             self._task.cancel()
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task: asyncio.Task[object] | None = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a deadline needs a running task")
-        self._task = task
+        self._task: asyncio.Task[object] | None = task
         self._cancelling = task.cancelling()
-        if self._when - self._buckets.loop.time() >= _NOTHING:
+        self.tick = -(-self._when // TICK)  # rounded up
+        self._buckets = _buckets_of(loop)
+        if self._when - loop.time() >= _NOTHING:
             self._buckets.add(self)
         else:
-            self._buckets.loop.call_soon(self.expire)
+            loop.call_soon(self.expire)
         return self
 
     def __exit__(

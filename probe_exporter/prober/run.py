@@ -84,15 +84,15 @@ class Phase:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.seconds = time.perf_counter() - self._started
-        spans = self._probe.spans
-        if len(spans) < MAX_SPANS:
-            spans.append((self.name, self._started, self.seconds, self.about, kind is not None))
+        self.seconds = seconds = time.perf_counter() - self._started
+        probe = self._probe
+        if len(probe.spans) < MAX_SPANS:
+            probe.spans.append((self.name, self._started, seconds, self.about, kind is not None))
         if self._metric is not None:
-            before = self._probe.samples.get(self._metric, self.name, default=0.0)
-            self._probe.set(self._metric, whole_nanoseconds(before + self.seconds), self.name)
+            before = probe.samples.series.get((self._metric, (self.name,)), 0.0)
+            probe.set(self._metric, whole_nanoseconds(before + seconds), self.name)
         if kind is None:  # after a failure the phase remains, for the result
-            self._probe.current_phase = self._outer
+            probe.current_phase = self._outer
 
 
 class Network(Protocol):

@@ -253,7 +253,9 @@ ADVICE: dict[Reason, str] = {
         "Compare the response with the path or pattern of the `metrics` entry that the message names. Set "
         "`required: false` if it may be absent."
     ),
-    Reason.EXPECTATION: "The message says what was expected and what came. Decide which of the two is wrong.",
+    Reason.EXPECTATION: (
+        "The message or the log of the probe says what was expected and what came. Decide which of the two is wrong."
+    ),
     Reason.TIMEOUT_RESPONSE: (
         "The service accepts connections but does not answer in time: overload, a lock, or a slow backend. "
         "`curl -w '%{time_starttransfer}' -o /dev/null -sS TARGET` measures it. If slow is normal, raise the timeout."
@@ -267,8 +269,8 @@ ADVICE: dict[Reason, str] = {
         "Prometheus, or find out why the target is slow."
     ),
     Reason.INTERNAL_ERROR: (
-        "This says nothing about the target. The exporter's own log has the traceback: report it, with the module's "
-        "settings."
+        "This says nothing about the target. The exporter's own log has the traceback; `probe-exporter run` prints it. "
+        "If the prober is your own, correct it; otherwise report it, with the module's settings."
     ),
 }
 

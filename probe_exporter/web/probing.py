@@ -7,8 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-from aiohttp.web import BaseRequest
-
 from probe_exporter.config.current import Configuration
 from probe_exporter.config.module import Config, Module
 from probe_exporter.exposition.encoding import encode
@@ -27,6 +25,7 @@ from probe_exporter.web.answers import Answer, Refused, exposition, plain
 from probe_exporter.web.html.negotiation import wants_html
 from probe_exporter.web.module_selection import UnknownModule, modules_made, modules_named, with_parameters
 from probe_exporter.web.parameters import decode_query, is_repeated, probe_timeout, scrape_timeout
+from probe_exporter.web.request import WebRequest
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ DEFAULT_MODULE = "http_2xx"
 REPEATED_TARGET = "The query has several target parameters: only the first is used. Encode & in a target as %26"
 
 
-DebugPage = Callable[[BaseRequest, Sequence[Result]], Awaitable[Answer]]
+DebugPage = Callable[[WebRequest, Sequence[Result]], Awaitable[Answer]]
 
 
 class Probing:
@@ -73,7 +72,7 @@ class Probing:
         self._making = asyncio.Lock()
         self._draining: asyncio.Event | None = None  # set once the last probe has ended
 
-    async def probe(self, request: BaseRequest, query: str) -> Answer:
+    async def probe(self, request: WebRequest, query: str) -> Answer:
         """Run a probe, and return 200 with its metrics, whether it succeeds or fails.
 
         The order of the checks is part of the interface: a request with several errors gets the message of the first.
@@ -215,7 +214,7 @@ class Probing:
             task.cancel()
 
 
-def _scrape_timeout(request: BaseRequest) -> float:
+def _scrape_timeout(request: WebRequest) -> float:
     header = request.headers.get("X-Prometheus-Scrape-Timeout-Seconds", "")
     try:
         return scrape_timeout(header)
