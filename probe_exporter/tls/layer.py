@@ -249,7 +249,7 @@ class Layer:
         if self.failure is not None:
             return b""
         self._unread += data
-        if not self._has_more():
+        if not self.has_more():
             self.behind = False
             return b""
         plain: list[bytes] = []
@@ -260,7 +260,7 @@ class Layer:
                     plain.append(self._connection.recv(_MAX_READ_BYTES))
                     self._idle = 0
                     work += 1
-                    if work == 1 and not self._has_more():  # usually so; later on it would take longer than it saves
+                    if work == 1 and not self.has_more():  # usually so; later on it would take longer than it saves
                         break
                 except SSL.WantReadError:
                     if not self._unread:
@@ -307,7 +307,7 @@ class Layer:
         """Return the bytes to send to the peer; may be empty."""
         return _take(self._connection._from_ssl)  # noqa: SLF001  # see above
 
-    def _has_more(self) -> bool:
+    def has_more(self) -> bool:
         """Return whether there is received data that has not been returned."""
         connection = self._connection
         return bool(self._unread or _waiting(connection._into_ssl) or connection.pending())  # noqa: SLF001  # see above
