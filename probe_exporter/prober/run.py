@@ -89,8 +89,11 @@ class Phase:
         if len(probe.spans) < MAX_SPANS:
             probe.spans.append((self.name, self.started, seconds, self.about, kind is not None))
         if self.metric is not None:
-            before = probe.samples.series.get((self.metric, (self.name,)), 0.0)
-            probe.set(self.metric, whole_nanoseconds(before + seconds), self.name)
+            if self.metric.arity != 1 or type(self.name) is not str:
+                probe.set(self.metric, seconds, self.name)  # it raises the error
+            key = self.metric, (self.name,)
+            series = probe.samples.series
+            series[key] = whole_nanoseconds(series.get(key, 0.0) + seconds)
         if kind is None:  # after a failure the phase remains, for the result
             probe.current_phase = self.outer
 
