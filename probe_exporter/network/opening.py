@@ -138,6 +138,8 @@ async def dial(
     Raises:
         ProbeFailed: with the reason of the last address tried, or of the handshake.
     """
+    if len(addresses) == 1:
+        return await _dial_one(probe, addresses[0], port, source, secure, phase)
     return await first_of(probe, addresses, lambda address: _dial_one(probe, address, port, source, secure, phase))
 
 

@@ -18,7 +18,7 @@ from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.metrics import LabelledSeries, Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.steps import shown
 from probe_exporter.protocols.dns.codes import CLASSES, RCODES, TYPES, rcode_name
@@ -188,6 +188,7 @@ TRUNCATED = Metric(
 )
 SERIAL = Metric("probe_dns_serial", "Serial number of the zone, from the last SOA record of the answer section.")
 
+_WITHOUT_PHASES: LabelledSeries = {(DURATION, (phase,)): 0 for phase in ("resolve", "connect", "request")}
 _WITHOUT_RESPONSE = dict.fromkeys((ANSWER_RRS, AUTHORITY_RRS, ADDITIONAL_RRS, QUERY_SUCCEEDED, TRUNCATED), 0)
 
 # --- the probe ---------------------------------------------------------------------------------------------
@@ -209,8 +210,7 @@ async def probe_dns(probe: Probe, settings: DnsSettings) -> None:
     """Sends one query to a DNS server, and checks its response."""
     if not settings.query_name:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "the module has no query_name")
-    for phase in ("resolve", "connect", "request"):
-        probe.set(DURATION, 0, phase)
+    probe.samples.series.update(_WITHOUT_PHASES)
     probe.samples.plain.update(_WITHOUT_RESPONSE)
     if settings.transport_protocol not in ("", "udp", "tcp"):
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "transport_protocol is neither udp nor tcp")

@@ -99,6 +99,9 @@ DURATION = Metric(
     series=4,
 )
 
+_NOT_UPGRADED = {STATUS_CODE: 0, UPGRADED: 0, FAILED_BY_REGEXP: 0}
+_CONNECT, _PROCESSING, _TRANSFER = ((DURATION, (phase,)) for phase in ("connect", "processing", "transfer"))
+
 # --- the probe ---------------------------------------------------------------------------------------------
 
 _URL = re.compile(r"(http|ws)s?://", re.IGNORECASE)
@@ -107,8 +110,7 @@ _URL = re.compile(r"(http|ws)s?://", re.IGNORECASE)
 async def probe_websocket(probe: Probe, settings: WebsocketSettings) -> None:
     """Upgrades a connection to WebSocket, and exchanges the messages of ``query_response``."""
     url = _parse(probe.target)
-    for metric in (STATUS_CODE, UPGRADED, FAILED_BY_REGEXP):
-        probe.set(metric, 0)
+    probe.samples.plain.update(_NOT_UPGRADED)
     running = _WebsocketProbe(probe, settings, url)
     try:
         running.check_settings()
@@ -172,10 +174,10 @@ class _WebsocketProbe:
             request = self._request(key)
             self._connection = connection = await self._dial(address)
             connecting = connection.connect_seconds
-            self._probe.set(DURATION, whole_nanoseconds(connecting), "connect")
+            self._probe.samples.series[_CONNECT] = whole_nanoseconds(connecting)
             await self._upgrade(connection, request, key)
         finally:
-            self._probe.set(DURATION, whole_nanoseconds(time.perf_counter() - started - connecting), "processing")
+            self._probe.samples.series[_PROCESSING] = whole_nanoseconds(time.perf_counter() - started - connecting)
 
     def _request(self, key: str) -> Request:
         """Return the request for the upgrade.
@@ -220,15 +222,15 @@ class _WebsocketProbe:
             assert connection.handshake is not None
             metrics.report_handshake(probe, connection.handshake)
         probe.log("Requesting the upgrade", url=probe.target, host=request.host)
-        response = Http1ResponseReader(request.method)
+        plain, response = probe.samples.plain, Http1ResponseReader(request.method)
         with probe.phase("processing"):
             connection.send(request.head())
             while not response.head_complete:
                 response.feed(await connection.read())
-            probe.set(STATUS_CODE, response.status)
+            plain[STATUS_CODE] = response.status
             probe.log("Received the response to the upgrade", status_code=response.status)
             check_upgrade(response, key)
-        probe.set(UPGRADED, 1)
+        plain[UPGRADED] = 1
         self._upgraded = True
         connection.restart(response.take_body())
 
@@ -237,13 +239,13 @@ class _WebsocketProbe:
         assert self._connection is not None
         peer = Messages(self._probe, _Channel(self._connection, self._conversation))
         probe, started = self._probe, time.perf_counter()
-        probe.set(FAILED_BY_REGEXP, 1)
+        probe.samples.plain[FAILED_BY_REGEXP] = 1
         try:
             with probe.phase("dialogue"):
                 await walk(probe, self._settings.query_response, peer)
-            probe.set(FAILED_BY_REGEXP, 0)
+            probe.samples.plain[FAILED_BY_REGEXP] = 0
         finally:
-            probe.set(DURATION, whole_nanoseconds(time.perf_counter() - started), "transfer")
+            probe.samples.series[_TRANSFER] = whole_nanoseconds(time.perf_counter() - started)
 
     def close(self) -> None:
         """Send a close frame if the connection is a WebSocket, and close it without waiting for the server's."""
