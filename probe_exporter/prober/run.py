@@ -88,9 +88,13 @@ class Phase:
         probe = self._probe
         if len(probe.spans) < MAX_SPANS:
             probe.spans.append((self.name, self._started, seconds, self.about, kind is not None))
-        if self._metric is not None:
-            before = probe.samples.series.get((self._metric, (self.name,)), 0.0)
-            probe.set(self._metric, whole_nanoseconds(before + seconds), self.name)
+        if (metric := self._metric) is not None:
+            series, one = probe.samples.series, (metric, (self.name,))
+            seconds = whole_nanoseconds(series.get(one, 0.0) + seconds)
+            if metric.arity == 1 and type(self.name) is str:
+                series[one] = seconds
+            else:
+                probe.set(metric, seconds, self.name)  # raises the error
         if kind is None:  # after a failure the phase remains, for the result
             probe.current_phase = self._outer
 
