@@ -25,10 +25,18 @@ from probe_exporter.protocols.dialogue.messages import Messages, MessageSettings
 from probe_exporter.protocols.dialogue.steps import walk
 from probe_exporter.protocols.http import tunnel
 from probe_exporter.protocols.http.http1 import Http1ResponseReader
-from probe_exporter.protocols.http.request import Request, authorization, check_references, own_headers, read_file
+from probe_exporter.protocols.http.request import authorization, check_references, own_headers, read_file
 from probe_exporter.protocols.http.response import Headers
 from probe_exporter.protocols.http.settings import HttpClientSettings, HttpHeader
-from probe_exporter.protocols.http.upgrade import BELONGS_TO_HANDSHAKE, check_upgrade, make_key, upgrade_request
+from probe_exporter.protocols.http.upgrade import (
+    BELONGS_TO_HANDSHAKE,
+    SWITCHING_PROTOCOLS,
+    UpgradeRequest,
+    after_plain_upgrade,
+    check_upgrade,
+    make_key,
+    upgrade_request,
+)
 from probe_exporter.protocols.http.url import URL, parse
 from probe_exporter.settings.fields import Shorthand, Text
 from probe_exporter.tls import metrics
@@ -179,7 +187,7 @@ class _WebsocketProbe:
         finally:
             self._probe.samples.series[_PROCESSING] = whole_nanoseconds(time.perf_counter() - started - connecting)
 
-    def _request(self, key: str) -> Request:
+    def _request(self, key: str) -> UpgradeRequest:
         """Return the request for the upgrade.
 
         Raises:
@@ -215,24 +223,42 @@ class _WebsocketProbe:
         there = await tunnel.addresses(probe, proxy)
         return await tunnel.dial(probe, proxy, there, own, tunnel.destination(proxy, url, [address]), None)
 
-    async def _upgrade(self, connection: Connection, request: Request, key: str) -> None:
+    async def _upgrade(self, connection: Connection, request: UpgradeRequest, key: str) -> None:
         probe, config = self._probe, self._client.tls_config
         if self._url.secure:
             await connection.start_tls(probe, Secure(client_context(config), config.server_name or self._url.host))
             assert connection.handshake is not None
             metrics.report_handshake(probe, connection.handshake)
         probe.log("Requesting the upgrade", url=probe.target, host=request.host)
-        plain, response = probe.samples.plain, Http1ResponseReader(request.method)
         with probe.phase("processing"):
-            connection.send(request.head())
-            while not response.head_complete:
-                response.feed(await connection.read())
-            plain[STATUS_CODE] = response.status
-            probe.log("Received the response to the upgrade", status_code=response.status)
-            check_upgrade(response, key)
-        plain[UPGRADED] = 1
+            connection.send(request.head)
+            first = await connection.read()
+            rest = after_plain_upgrade(first, key)
+            if rest is None:
+                rest = await self._judge_response(connection, first, key)
+            else:
+                self._report_status(SWITCHING_PROTOCOLS)
+        probe.samples.plain[UPGRADED] = 1
         self._upgraded = True
-        connection.restart(response.take_body())
+        connection.restart(rest)
+
+    async def _judge_response(self, connection: Connection, first: bytes, key: str) -> bytes:
+        """Read the response, and return what comes after its head if it upgrades.
+
+        Args:
+            first: the bytes that have been read of it.
+        """
+        response = Http1ResponseReader("GET")
+        response.feed(first)
+        while not response.head_complete:
+            response.feed(await connection.read())
+        self._report_status(response.status)
+        check_upgrade(response, key)
+        return response.take_body()
+
+    def _report_status(self, status: int) -> None:
+        self._probe.samples.plain[STATUS_CODE] = status
+        self._probe.log("Received the response to the upgrade", status_code=status)
 
     async def run_dialogue(self) -> None:
         """Perform the steps; the label of their duration is the original's, `transfer`."""
