@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import logging
 import time
@@ -321,6 +322,7 @@ async def test_server_errors_are_not_logged(pki: Pki, caplog: pytest.LogCaptureF
 async def test_probe_leaves_no_tasks_or_sockets_behind(pki: Pki) -> None:
     """The probe may succeed, fail, time out or be cancelled."""
     await probe(pki)  # load modules and fill caches
+    gc.collect()  # what other tests have left
     tasks, descriptors = asyncio.all_tasks(), list(Path("/proc/self/fd").iterdir())
     for answer in (OK, said(reset()), said(end=End.HOLD)):
         await probe(pki, answer, timeout=6)
@@ -333,7 +335,7 @@ async def test_probe_leaves_no_tasks_or_sockets_behind(pki: Pki) -> None:
         await waiting
     await asyncio.sleep(1)  # until all is closed
     assert asyncio.all_tasks() == tasks
-    assert len(list(Path("/proc/self/fd").iterdir())) == len(descriptors)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= len(descriptors)
 
 
 async def test_failed_verification_is_told_to_the_server_without_our_certificate(pki: Pki) -> None:
