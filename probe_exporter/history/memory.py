@@ -108,6 +108,9 @@ class History(Protocol):
         """Store the results added so far; `add` must not be called after this."""
 
 
+_new = tuple.__new__  # a named tuple from a tuple, in half the time of its own function
+
+
 class SizedResult(NamedTuple):
     """A result with its id and its approximate size in bytes."""
 
@@ -183,33 +186,30 @@ class Recent:
         """Compute the sizes of added results, and drop those beyond the limits."""
         added, self._unsettled = self._unsettled, deque()
         items: list[SizedResult] = []
+        max_bytes = self._max_bytes // LARGEST_SHARE
         room = self._limit
         gone = 0
-        for later, result in enumerate(reversed(added)):
+        id = self._next_id = self._next_id + len(added)
+        while added:
+            id -= 1
+            result = added.pop()
             if room <= 0 and result.success:
                 gone += 1  # newer results push it out, so its size does not matter
                 continue
-            item = SizedResult(self._next_id + len(added) - 1 - later, result, estimated_size(result))
-            if item.bytes > self._max_bytes // LARGEST_SHARE:
+            size = estimated_size(result)
+            if size > max_bytes:
                 self._lost[TOO_LARGE] += 1
             else:
-                items.append(item)
+                items.append(_new(SizedResult, (id, result, size)))
                 room -= 1
-        self._next_id += len(added)
-        for item in reversed(items):
-            gone += self._put(item)
+        while items:
+            for oldest in self._newest.put(items.pop()):
+                gone += 1 if oldest.result.failure is None else len(self._failures.put(oldest))
         self._count_pushed_out(gone)
 
     def _count_pushed_out(self, number: int) -> None:
         if self._pushed_out:
             self._lost[self._pushed_out] += number
-
-    def _put(self, item: SizedResult) -> int:
-        """Add an item, and return how many results were dropped for it."""
-        gone = 0
-        for oldest in self._newest.put(item):
-            gone += 1 if oldest.result.success else len(self._failures.put(oldest))
-        return gone
 
     def __iter__(self) -> Iterator[SizedResult]:
         """Yield the settled results: the newest first, then the older failures, newest first."""
@@ -285,21 +285,23 @@ def estimated_size(result: Result) -> int:
     Every probe is weighed, so this leaves the loops to functions in C, and asks for the size of few objects.
     """
     probe, samples = result.probe, result.probe.samples
-    total = _RESULT + _SAMPLE * len(samples.plain) + _SPAN * len(probe.spans) + _EVENT * len(probe.events)
+    total = _RESULT + _SAMPLE * len(samples.plain) + _SPAN * len(probe.spans) + _EVENT * len(probe.lines)
     total += _SERIES * len(samples.series)
-    texts = [result.target, *map(_ABOUT, probe.spans), *chain.from_iterable(map(_LABELS, samples.series))]
-    others: list[object] = []
-    for event in probe.events:
-        for value in event.fields.values():
+    texts = [span[3] for span in probe.spans]  # what each is about
+    texts.append(result.target)
+    for _, labels in samples.series:
+        texts += labels
+    for line in probe.lines:
+        for value in line[3].values():  # the fields
             if type(value) is str:
                 texts.append(value)
             elif type(value) is float:
                 total += _FLOAT
+            elif type(value) is int:
+                total += sys.getsizeof(value)
             else:
-                others.append(value)
+                total += _size(value)
     total += _size_of_texts(texts)
-    if others:
-        total += sum(map(_size, others))
     for evidence in probe.evidence:
         total += evidence.bytes
     if samples.has_registry or result.runs:
@@ -328,9 +330,6 @@ def _size_of_texts(texts: list[str]) -> int:
 
 _ABOUT = itemgetter(3)
 """Return what a `Span` is about."""
-
-_LABELS = itemgetter(1)
-"""Return the label values of a series."""
 
 
 def _size_of_items(value: object) -> int:

@@ -54,7 +54,8 @@ class SocketEvents:
 
 
 _of_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, SocketEvents] = weakref.WeakKeyDictionary()
-_last: tuple[asyncio.AbstractEventLoop | None, SocketEvents | None] = (None, None)
+_last: tuple[Callable[[], asyncio.AbstractEventLoop | None], SocketEvents | None] = (lambda: None, None)
+"""The loop that was used last, as a weak reference: a process has one, and this takes a tenth of a look-up."""
 
 
 def socket_events(loop: asyncio.AbstractEventLoop) -> SocketEvents:
@@ -63,11 +64,11 @@ def socket_events(loop: asyncio.AbstractEventLoop) -> SocketEvents:
     Raises:
         OSError: no file descriptor is left for the epoll of a new loop.
     """
-    global _last  # noqa: PLW0603  # a process has one loop; to look it up by a weak reference takes three times as long
+    global _last  # noqa: PLW0603  # see there
     last, events = _last
-    if events is None or last is not loop:
+    if events is None or last() is not loop:
         events = _of_loops.get(loop)
         if events is None:
             events = _of_loops[loop] = SocketEvents(loop)
-        _last = (loop, events)
+        _last = (weakref.ref(loop), events)
     return events

@@ -7,6 +7,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Annotated
 
 from annotated_types import Ge, Le
@@ -52,7 +53,7 @@ class IcmpSettings(SourceSettings):
         if self.payload_size > _MAX_PAYLOAD_BYTES:
             yield "payload_size", f"a packet holds at most {_MAX_PAYLOAD_BYTES} bytes: every probe will fail"
 
-    @property
+    @cached_property
     def payload(self) -> bytes:
         """The payload of each request; if it is too large for a packet, just too large."""
         size = min(self.payload_size or len(TEXT), _TOO_MUCH)

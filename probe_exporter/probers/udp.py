@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
+from typing import Any
 
 from probe_exporter.addresses.endpoints import port_number, split_host_port
 from probe_exporter.network.address_choice import choose_address
@@ -90,8 +91,8 @@ class _Channel:
     def __init__(self, datagrams: Datagrams) -> None:
         self._datagrams = datagrams
 
-    async def receive(self) -> bytes:
-        return await self._datagrams.read()
+    def receive(self) -> Coroutine[Any, Any, bytes]:
+        return self._datagrams.read()
 
     async def send_text(self, text: bytes) -> None:
         self._datagrams.send(text)

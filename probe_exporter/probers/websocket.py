@@ -272,7 +272,7 @@ class _Channel:
                 await asyncio.sleep(0)  # other tasks run between the pieces of a flood
             if conversation.needs_data:
                 conversation.feed(await self._connection.read())
-        return await message.joined()
+        return message if isinstance(message, bytes) else await message.joined()
 
     async def send_text(self, text: bytes) -> None:
         self._conversation.say(text)

@@ -168,17 +168,22 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._spoilt:
             return
-        for start in range(0, len(data) or 1, PIECE):  # aiohttp passes b"" to have buffered data parsed again
-            super().data_received(data[start : start + PIECE] if len(data) > PIECE else data)
-            # A private attribute: aiohttp has no public one that tells invalid HTTP before more data is parsed.
-            # No request needs a body, and parsing chunks of a byte takes long: the rest of a chunked one is dropped.
-            if self._messages and (
-                not isinstance(message := self._messages[-1][0], RawRequestMessage) or message.chunked
-            ):
-                self._spoilt = True
-                break
+        if len(data) <= PIECE:
+            self._parse(data)
+        else:
+            for start in range(0, len(data), PIECE):
+                if not self._spoilt:
+                    self._parse(data[start : start + PIECE])
         if not self._messages and not self.busy and self not in self._all.unheard:
             self._all.await_request(self)
+
+    def _parse(self, piece: bytes) -> None:
+        """Parse requests into the queue; an empty piece has buffered data parsed again."""
+        super().data_received(piece)
+        # A private attribute: aiohttp has no public one that tells invalid HTTP before more data is parsed.
+        # No request needs a body, and parsing chunks of a byte takes long: the rest of a chunked one is dropped.
+        if self._messages and (not isinstance(message := self._messages[-1][0], RawRequestMessage) or message.chunked):
+            self._spoilt = True
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's closes at once and drops what is being sent
         wire = self._wire

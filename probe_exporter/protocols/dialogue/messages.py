@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Awaitable, Coroutine, Iterator
+from typing import Any, Protocol
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
@@ -28,17 +28,17 @@ class MessageSettings(DialogueSettings):
 class Channel(Protocol):
     """Sends and receives messages."""
 
-    async def receive(self) -> bytes:
-        """Return the next message.
+    def receive(self) -> Coroutine[Any, Any, bytes]:
+        """Return the next message, once awaited.
 
         Raises:
             ProbeFailed: no message can come any more.
         """
 
-    async def send_text(self, text: bytes) -> None:
+    def send_text(self, text: bytes) -> Awaitable[None]:
         """Send a text message."""
 
-    async def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> Awaitable[None]:
         """Send a binary message."""
 
 
@@ -82,13 +82,13 @@ class Messages:
                 Reason.DIALOGUE_BYTES_MISMATCH, "the message is not the bytes expected", came=shown(message)
             )
 
-    async def say(self, text: bytes, *, newline: bool) -> None:
+    def say(self, text: bytes, *, newline: bool) -> Awaitable[None]:
         """Send a text message, without a newline."""
-        await self._channel.send_text(text)
+        return self._channel.send_text(text)
 
-    async def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> Awaitable[None]:
         """Send a binary message."""
-        await self._channel.send(data)
+        return self._channel.send(data)
 
     async def start_tls(self) -> None:
         """Do nothing: `starttls` is for streams, and the settings have a caution about it."""
