@@ -10,6 +10,7 @@ import base64
 import re
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
+from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -23,6 +24,7 @@ from probe_exporter.settings.fields import encode
 if TYPE_CHECKING:
     from probe_exporter.protocols.http.header_block import Field
     from probe_exporter.protocols.http.http2 import Http2ResponseReader  # loaded by the first call
+    from probe_exporter.protocols.http.http2_exchange import Http2Exchange
 
 ALPN = ("h2",)
 """Protocols that a gRPC client offers by ALPN."""
@@ -291,9 +293,7 @@ async def unary(connection: Connection, fields: list[Field], message: bytes) -> 
     Raises:
         CallFailed: with the status and the reason.
     """
-    from probe_exporter.protocols.http.http2_exchange import Http2Exchange  # noqa: PLC0415  # few exporters need it
-
-    exchange = Http2Exchange(connection, "POST", fields, framed(message))
+    exchange = _http2_exchange()(connection, "POST", fields, framed(message))
     response = exchange.reader
     try:
         await exchange.head()
@@ -310,3 +310,11 @@ async def unary(connection: Connection, fields: list[Field], message: bytes) -> 
         exchange.close()
     check_status(response)
     return unframed(body)
+
+
+@cache
+def _http2_exchange() -> type[Http2Exchange]:
+    """Load HTTP/2, which few exporters need. An import in a function takes 6,000 instructions each time."""
+    from probe_exporter.protocols.http.http2_exchange import Http2Exchange  # noqa: PLC0415  # see above
+
+    return Http2Exchange
