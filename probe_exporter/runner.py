@@ -52,7 +52,7 @@ LATE = "late_seconds"
 
 log = logging.getLogger(__name__)
 
-_new = tuple.__new__
+_new = tuple.__new__  # a named tuple from a tuple, in half the time of its own function
 
 
 class Result(NamedTuple):
@@ -88,7 +88,8 @@ async def run(module: Module, target: str, timeout: float, warning: str = "", de
     policy = module.network
     probe = Probe(target, clock() + timeout, clock, None if policy is None else policy.for_run())
     started = time.time()
-    probe.log("Beginning probe", prober=module.prober.name, timeout_seconds=timeout)
+    fields: dict[str, object] = {"prober": module.prober.name, "timeout_seconds": timeout}
+    probe.lines.append((started, logging.DEBUG, "Beginning probe", fields, _RUN, 0))  # half the cost of `log`
     if warning:
         probe.log(warning, level=logging.WARNING)
     runs: tuple[Run, ...] = ()
@@ -106,11 +107,15 @@ async def run(module: Module, target: str, timeout: float, warning: str = "", de
     if duration > timeout + MAX_DELAY_SECONDS and probe.failure is None:
         probe.fail(_blocked(module, probe, duration - timeout))
     ended = (module, target, probe, probe.failure, probe.failed_phase, started, duration, timeout, runs)
-    result = _new(Result, ended)  # `Result(…)` is a function in Python, which takes twice as long
+    result = _new(Result, ended)
     _judge(result)
     if module.filter is not None:
         probe.samples = module.filter.apply(probe.samples)
     return result
+
+
+_RUN = run.__code__
+"""The place of the log lines that every probe has: this function, though not a line of it."""
 
 
 async def _attempt(module: Module, probe: Probe) -> None:
@@ -215,7 +220,8 @@ def _judge(result: Result) -> None:
     plain[DURATION] = result.duration
     plain[TIMEOUT] = result.timeout
     if failure is None:
-        probe.log("Probe succeeded", duration_seconds=result.duration)
+        fields: dict[str, object] = {"duration_seconds": result.duration}
+        probe.lines.append((time.time(), logging.DEBUG, "Probe succeeded", fields, _RUN, 0))
         return
     _refuse_undeclared(result.module, failure)
     probe.set(FAILURE, 1, failure.reason.value, result.phase)

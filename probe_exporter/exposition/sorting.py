@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import NamedTuple
 
 from prometheus_client.metrics_core import Metric as Family
@@ -34,9 +35,9 @@ def key(samples: Samples) -> tuple[PlainKey, LabelledKey]:
     return tuple(samples.plain), tuple(samples.series)
 
 
-def values(samples: Samples) -> tuple[float, ...]:
-    """Return the values of the series of `key`, in the same order."""
-    return (*samples.plain.values(), *samples.series.values())
+def values(samples: Samples) -> Iterator[float]:
+    """Yield the values of the series of `key`, in the same order."""
+    return chain(samples.plain.values(), samples.series.values())
 
 
 def by_metric(plain: PlainKey, labelled: LabelledKey) -> Iterator[tuple[Metric, list[tuple[LabelValues, int]]]]:

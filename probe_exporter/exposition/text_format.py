@@ -38,6 +38,9 @@ MAX_NUMBERS_BYTES = 256 << 10
 _NUMBER_BYTES = 100  # a number and its text, without its characters
 
 
+_format = float.__format__
+
+
 def number(value: float) -> str:
     """Format a value as Go's ``strconv.FormatFloat(value, 'g', -1, 64)`` does, but 0 without a sign.
 
@@ -46,8 +49,8 @@ def number(value: float) -> str:
     """
     # Most are durations below a second, in whole nanoseconds. Their 9 digits are known to be the shortest, and take
     # half the time of `repr`, which searches for them. Exponents of "g" begin below 0.0001, too.
-    if 0 < value < 1 and (value * 1e9 + TO_INTEGER - TO_INTEGER) / 1e9 == value:
-        return f"{value:.9g}"
+    if value < 1.0 and value > 0.0 and (value * 1e9 + TO_INTEGER - TO_INTEGER) / 1e9 == value:
+        return _format(value, ".9g")
     if not value:
         return "0"
     if -1e6 < value < 1e6:
@@ -75,34 +78,29 @@ def _whole(value: int) -> str:
 
 def _bytes(text: str) -> bytes:
     """Encode text as UTF-8; a label value with characters that can't be encoded must not fail the whole exposition."""
-    return text.encode("utf-8", "replace")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
 
 
 # --- the fast path: from Samples ---------------------------------------------------------------------------
 
 
 def text(samples: Samples, format: Format) -> bytes:
-    """Encode a run's samples in the text format."""
-    return _bytes(_filled(samples, format))
-
-
-def openmetrics(samples: Samples, format: Format) -> bytes:
-    """Encode a run's samples in OpenMetrics."""
-    return _bytes(_filled(samples, format)) + END_OF_OPENMETRICS
-
-
-def _filled(samples: Samples, format: Format) -> str:
-    page = _page((*key(samples), format.encoding))
+    """Encode a run's samples in the text format or in OpenMetrics."""
+    page = _page((key(samples), format.encoding))
     parts = [*page.parts]
-    parts[1::2] = [_whole(value) if type(value) is int else number(value) for value in page.sorted(values(samples))]
-    return "".join(parts)
+    numbers = [_whole(value) if type(value) is int else number(value) for value in values(samples)]
+    parts[1::2] = page.sorted(numbers)
+    return _bytes("".join(parts))
 
 
 class _Page(NamedTuple):
     """The text of an exposition, without its numbers."""
 
     parts: tuple[str, ...]  # each series, and an empty text in the place of its number; at the end a line feed
-    sorted: Callable[[tuple[float, ...]], tuple[float, ...]]  # sorts the values of a run as the series are
+    sorted: Callable[[list[str]], tuple[str, ...]]  # sorts the numbers of a run as the series are
 
 
 def _weight(_key: object, page: _Page) -> int:
@@ -111,25 +109,26 @@ def _weight(_key: object, page: _Page) -> int:
 
 
 @remembered(MAX_PAGES_BYTES, _weight)  # a module sets the same series in the same order, for each target and run
-def _page(series: tuple[PlainKey, LabelledKey, str]) -> _Page:
-    """Return the page for the series of a run, given the encoding as the third item."""
-    plain, labelled, encoding = series
+def _page(of: tuple[tuple[PlainKey, LabelledKey], str]) -> _Page:
+    """Return the page for the series of a run and an encoding."""
+    (plain, labelled), encoding = of
     parts, places = [], []
     end = ""
+    after = END_OF_OPENMETRICS.decode() if encoding == "openmetrics" else ""
     for metric, rows in sorted_series(plain, labelled):
         sample, head = _naming(metric, encoding)
         for row in rows:
             parts += [f"{end}{head}{sample}{_labels(row.labels)} ", ""]
             places.append(row.place)
             head, end = "", "\n"
-    return _Page((*parts, end), _picking(places))
+    return _Page((*parts, end + after), _picking(places))
 
 
-def _picking(places: Sequence[int]) -> Callable[[tuple[float, ...]], tuple[float, ...]]:
-    """Return a function that returns the values in these places; for one place, `itemgetter` returns no tuple."""
+def _picking(places: Sequence[int]) -> Callable[[list[str]], tuple[str, ...]]:
+    """Return a function that returns the numbers in these places; for one place, `itemgetter` returns no tuple."""
     if len(places) > 1:
         return itemgetter(*places)
-    return lambda values: tuple([values[place] for place in places])
+    return lambda numbers: tuple([numbers[place] for place in places])
 
 
 def _naming(metric: Metric, encoding: str) -> tuple[str, str]:

@@ -31,17 +31,17 @@ class SocketEvents:
         loop.add_reader(self._epoll, self._call)
         weakref.finalize(loop, self._epoll.close)
 
-    def watch(self, sock: socket.socket, call: Callable[[], None]) -> None:
+    def watch(self, sock: socket.SocketType, call: Callable[[], None]) -> None:
         """Call a function, which must not raise, in each turn in which the socket is readable or has an error."""
         number = sock.fileno()
         self._epoll.register(number, select.EPOLLIN)
         self._called[number] = call
 
-    def watch_for_room(self, sock: socket.socket, wanted: bool) -> None:
+    def watch_for_room(self, sock: socket.SocketType, wanted: bool) -> None:
         """Begin or cease to call the function of a watched socket if there is room to send, too."""
         self._epoll.modify(sock.fileno(), select.EPOLLIN | select.EPOLLOUT if wanted else select.EPOLLIN)
 
-    def close(self, sock: socket.socket) -> None:
+    def close(self, sock: socket.SocketType) -> None:
         """Close a watched socket."""
         del self._called[sock.fileno()]
         sock.close()
@@ -54,7 +54,8 @@ class SocketEvents:
 
 
 _of_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, SocketEvents] = weakref.WeakKeyDictionary()
-_last: tuple[asyncio.AbstractEventLoop | None, SocketEvents | None] = (None, None)
+_last: tuple[Callable[[], asyncio.AbstractEventLoop | None], SocketEvents | None] = (lambda: None, None)
+"""The loop that was used last, as a weak reference: a process has one, and this takes a tenth of a look-up."""
 
 
 def socket_events(loop: asyncio.AbstractEventLoop) -> SocketEvents:
@@ -63,11 +64,11 @@ def socket_events(loop: asyncio.AbstractEventLoop) -> SocketEvents:
     Raises:
         OSError: no file descriptor is left for the epoll of a new loop.
     """
-    global _last  # noqa: PLW0603  # a process has one loop; to look it up by a weak reference takes three times as long
+    global _last  # noqa: PLW0603  # see there
     last, events = _last
-    if events is None or last is not loop:
+    if events is None or last() is not loop:
         events = _of_loops.get(loop)
         if events is None:
             events = _of_loops[loop] = SocketEvents(loop)
-        _last = (loop, events)
+        _last = (weakref.ref(loop), events)
     return events

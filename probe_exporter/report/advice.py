@@ -77,7 +77,7 @@ ADVICE: dict[Reason, str] = {
     Reason.DNS_AUTHORITY_MISMATCH: f"The delegation has changed, or the rules are out of date. {_RULES_OF_DNS}",
     Reason.DNS_ADDITIONAL_MISMATCH: f"The additional records differ, or the rules are out of date. {_RULES_OF_DNS}",
     Reason.CONNECT_REFUSED: (
-        "On the target, check that the service runs and that `ss -ltn` shows the port, on an address other than "
+        "On the target, check that the service runs and that `ss -ltun` shows the port, on an address other than "
         "127.0.0.1. If it does, a firewall rejects the connection. Check the port in the target, too."
     ),
     Reason.CONNECT_TIMEOUT: (

@@ -10,7 +10,7 @@ How a request is answered:
 * A plain request has a valid head, no body and no upgrade: `Connection.start` answers it in that task.
 * From the first request on that is not plain, aiohttp's own `start` answers all requests of the connection. It knows
   how to read and drop a body, to decline an upgrade, and to refuse what is not HTTP. It makes a task, a request, a
-  writer and a response for each, which would take an eighth of a tcp probe's CPU (docs/decisions.md).
+  writer and a response for each, which took a ninth of a tcp probe's instructions (docs/decisions.md).
   So does it if aiohttp is another version than `COMPARED_AIOHTTP`: our loop uses private attributes.
 * Both cancel the handler when the client disconnects, and both stop after a response that closes the connection.
 """
@@ -168,17 +168,22 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._spoilt:
             return
-        for start in range(0, len(data) or 1, PIECE):  # aiohttp passes b"" to have buffered data parsed again
-            super().data_received(data[start : start + PIECE] if len(data) > PIECE else data)
-            # A private attribute: aiohttp has no public one that tells invalid HTTP before more data is parsed.
-            # No request needs a body, and parsing chunks of a byte takes long: the rest of a chunked one is dropped.
-            if self._messages and (
-                not isinstance(message := self._messages[-1][0], RawRequestMessage) or message.chunked
-            ):
-                self._spoilt = True
-                break
+        if len(data) <= PIECE:
+            self._parse(data)
+        else:
+            for start in range(0, len(data), PIECE):
+                if not self._spoilt:
+                    self._parse(data[start : start + PIECE])
         if not self._messages and not self.busy and self not in self._all.unheard:
             self._all.await_request(self)
+
+    def _parse(self, piece: bytes) -> None:
+        """Parse requests into the queue; an empty piece has buffered data parsed again."""
+        super().data_received(piece)
+        # A private attribute: aiohttp has no public one that tells invalid HTTP before more data is parsed.
+        # No request needs a body, and parsing chunks of a byte takes long: the rest of a chunked one is dropped.
+        if self._messages and (not isinstance(message := self._messages[-1][0], RawRequestMessage) or message.chunked):
+            self._spoilt = True
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's closes at once and drops what is being sent
         wire = self._wire
