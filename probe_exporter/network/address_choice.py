@@ -15,6 +15,8 @@ LOOKUP_TIME = Metric("probe_dns_lookup_time_seconds", "Seconds that resolving th
 IP_PROTOCOL = Metric("probe_ip_protocol", "IP version of the target's address: 4 or 6; 0 if it has none.")
 IP_HASH = Metric("probe_ip_addr_hash", "Hash of the target's resolved address; changes when the address changes.")
 
+_RESOLVE = ("resolve",)  # label values
+
 
 async def choose_address(probe: Probe, host: str, settings: AddressSettings, seconds: Metric | None = None) -> str:
     """Return the address to probe, chosen as the prober's settings say, and report the choice.
@@ -31,7 +33,7 @@ async def choose_address(probe: Probe, host: str, settings: AddressSettings, sec
         probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback
     )
     if seconds is not None:
-        probe.set(seconds, probe.samples.plain[LOOKUP_TIME], "resolve")
+        probe.samples.series[seconds, _RESOLVE] = probe.samples.plain[LOOKUP_TIME]
     return address
 
 
