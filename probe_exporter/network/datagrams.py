@@ -35,7 +35,7 @@ class Datagrams:
         arrived_at: when the datagram that `read` returned last arrived.
     """
 
-    def __init__(self, sock: socket.socket, address: str, port: int) -> None:
+    def __init__(self, sock: socket.SocketType, address: str, port: int) -> None:
         """
         Args:
             sock: connected to the address and port, non-blocking; it is closed if its events can't be watched.
@@ -54,7 +54,7 @@ class Datagrams:
         self._reader: asyncio.Future[None] | None = None
         self._at_once = 1  # datagrams that are received in one turn
         self._loop = asyncio.get_running_loop()
-        self._socket: socket.socket | None = sock
+        self._socket: socket.SocketType | None = sock
         try:
             self._events = socket_events(self._loop)
             self._events.watch(sock, self._on_event)
@@ -151,7 +151,7 @@ class Datagrams:
         if sock is not None:
             self._events.close(sock)
 
-    def _send(self, sock: socket.socket, data: bytes) -> bool:
+    def _send(self, sock: socket.SocketType, data: bytes) -> bool:
         """Send a datagram, and keep an error for `read`; return False if the kernel's buffer is full."""
         try:
             sock.send(data)
@@ -162,7 +162,7 @@ class Datagrams:
             self._wake()
         return True
 
-    def _send_unsent(self, sock: socket.socket) -> None:
+    def _send_unsent(self, sock: socket.SocketType) -> None:
         while self._unsent and self._send(sock, self._unsent[0]):
             del self._unsent[0]
         if not self._unsent:

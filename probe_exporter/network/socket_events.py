@@ -31,17 +31,17 @@ class SocketEvents:
         loop.add_reader(self._epoll, self._call)
         weakref.finalize(loop, self._epoll.close)
 
-    def watch(self, sock: socket.socket, call: Callable[[], None]) -> None:
+    def watch(self, sock: socket.SocketType, call: Callable[[], None]) -> None:
         """Call a function, which must not raise, in each turn in which the socket is readable or has an error."""
         number = sock.fileno()
         self._epoll.register(number, select.EPOLLIN)
         self._called[number] = call
 
-    def watch_for_room(self, sock: socket.socket, wanted: bool) -> None:
+    def watch_for_room(self, sock: socket.SocketType, wanted: bool) -> None:
         """Begin or cease to call the function of a watched socket if there is room to send, too."""
         self._epoll.modify(sock.fileno(), select.EPOLLIN | select.EPOLLOUT if wanted else select.EPOLLIN)
 
-    def close(self, sock: socket.socket) -> None:
+    def close(self, sock: socket.SocketType) -> None:
         """Close a watched socket."""
         del self._called[sock.fileno()]
         sock.close()

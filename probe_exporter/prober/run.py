@@ -88,12 +88,13 @@ class Phase:
         probe = self.probe
         if len(probe.spans) < MAX_SPANS:
             probe.spans.append((self.name, self.started, seconds, self.about, kind is not None))
-        if self.metric is not None:
-            if self.metric.arity != 1 or type(self.name) is not str:
-                probe.set(self.metric, seconds, self.name)  # it raises the error
-            key = self.metric, (self.name,)
-            series = probe.samples.series
-            series[key] = whole_nanoseconds(series.get(key, 0.0) + seconds)
+        if (metric := self.metric) is not None:
+            series, one = probe.samples.series, (metric, (self.name,))
+            seconds = whole_nanoseconds(series.get(one, 0.0) + seconds)
+            if metric.arity == 1 and type(self.name) is str:
+                series[one] = seconds
+            else:
+                probe.set(metric, seconds, self.name)  # raises the error
         if kind is None:  # after a failure the phase remains, for the result
             probe.current_phase = self.outer
 

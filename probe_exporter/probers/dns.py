@@ -18,7 +18,7 @@ from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.metrics import LabelledSeries, Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.steps import shown
 from probe_exporter.protocols.dns.codes import CLASSES, RCODES, TYPES, rcode_name
@@ -188,6 +188,7 @@ TRUNCATED = Metric(
 )
 SERIAL = Metric("probe_dns_serial", "Serial number of the zone, from the last SOA record of the answer section.")
 
+_WITHOUT_PHASES: LabelledSeries = {(DURATION, (phase,)): 0 for phase in ("resolve", "connect", "request")}
 _WITHOUT_RESPONSE = dict.fromkeys((ANSWER_RRS, AUTHORITY_RRS, ADDITIONAL_RRS, QUERY_SUCCEEDED, TRUNCATED), 0)
 
 # --- the probe ---------------------------------------------------------------------------------------------
@@ -209,8 +210,7 @@ async def probe_dns(probe: Probe, settings: DnsSettings) -> None:
     """Sends one query to a DNS server, and checks its response."""
     if not settings.query_name:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "the module has no query_name")
-    for phase in ("resolve", "connect", "request"):
-        probe.set(DURATION, 0, phase)
+    probe.samples.series.update(_WITHOUT_PHASES)
     probe.samples.plain.update(_WITHOUT_RESPONSE)
     if settings.transport_protocol not in ("", "udp", "tcp"):
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "transport_protocol is neither udp nor tcp")
@@ -254,7 +254,7 @@ async def _ask_over_udp(probe: Probe, settings: DnsSettings, address: str, port:
                     probe.log("Skipping a response with another id", bytes=len(message))
                 if strays % MAX_LOGGED_STRAYS == 0:
                     await asyncio.sleep(0)  # a flood of them must not hold the event loop
-            return await _decode(message, query)
+            return _decoded(message, query) if len(message) <= MAX_INLINE_BYTES else await _decode(message, query)
     except asyncio.CancelledError:
         probe.fail(_unanswered(strays))  # only the first failure counts: the deadline, or a client that disconnected
         raise
@@ -280,7 +280,7 @@ async def _ask_over_tcp(probe: Probe, settings: DnsSettings, host: str, address:
             received = await _read_message(connection)
             if not _has_id(received, number):
                 raise _unanswered(1)
-            return await _decode(received, query)
+            return _decoded(received, query) if len(received) <= MAX_INLINE_BYTES else await _decode(received, query)
     except asyncio.CancelledError:
         probe.fail(_unanswered(0))
         raise
@@ -314,15 +314,28 @@ def _has_id(message: bytes, number: bytes) -> bool:
         raise ProbeFailed(Reason.DNS_RESPONSE_MALFORMED, f"the answer is not DNS: {error}") from None
 
 
-async def _decode(message: bytes, query: Query) -> Response:
-    """Decode a message that must be the response to the query."""
+def _decoded(message: bytes, query: Query) -> Response:
+    """Decode a small message that must be the response to the query."""
     try:
-        if len(message) <= MAX_INLINE_BYTES:
-            response = decode_after_id(message[2:])
-        else:
-            response = await asyncio.to_thread(decode, message)
+        return _expected(decode_after_id(message[2:]), query)
     except Malformed as error:
-        raise ProbeFailed(Reason.DNS_RESPONSE_MALFORMED, f"the response can't be decoded: {error}") from None
+        raise _undecodable(error) from None
+
+
+async def _decode(message: bytes, query: Query) -> Response:
+    """Decode a large message that must be the response to the query, in a thread."""
+    try:
+        return _expected(await asyncio.to_thread(decode, message), query)
+    except Malformed as error:
+        raise _undecodable(error) from None
+
+
+def _undecodable(error: Malformed) -> ProbeFailed:
+    return ProbeFailed(Reason.DNS_RESPONSE_MALFORMED, f"the response can't be decoded: {error}")
+
+
+def _expected(response: Response, query: Query) -> Response:
+    """Return the response if it is one, and to the query."""
     if not response.is_response:
         raise ProbeFailed(Reason.DNS_RESPONSE_NO_FLAG, "the server sent a query, not a response: flag QR is missing")
     if not response.answers(query):

@@ -158,7 +158,7 @@ async def test_datagrams_report_unusable_route_and_source() -> None:
         assert failed.value.reason is reason
 
 
-def socket_of(datagrams: Datagrams) -> socket.socket:
+def socket_of(datagrams: Datagrams) -> socket.SocketType:
     assert datagrams._socket is not None
     return datagrams._socket
 

@@ -59,8 +59,8 @@ class Messages:
         Raises:
             ProbeFailed: the message does not match, or none comes.
         """
-        message = await self._receive()
-        found = await _search(expect, message)
+        message = self._heard(await self._channel.receive())
+        found = expect.search(message) if len(message) <= MAX_INLINE_BYTES else await _search(expect, message)
         if found is not None:
             return found
         if reject is not None and await _search(reject, message):
@@ -76,7 +76,7 @@ class Messages:
         Raises:
             ProbeFailed: the message is another one, or none comes.
         """
-        message = await self._receive()
+        message = self._heard(await self._channel.receive())
         if message != expected:
             raise ProbeFailed(
                 Reason.DIALOGUE_BYTES_MISMATCH, "the message is not the bytes expected", came=shown(message)
@@ -93,8 +93,7 @@ class Messages:
     async def start_tls(self) -> None:
         """Do nothing: `starttls` is for streams, and the settings have a caution about it."""
 
-    async def _receive(self) -> bytes:
-        message = await self._channel.receive()
+    def _heard(self, message: bytes) -> bytes:
         self._probe.log("Received a message", bytes=len(message), came=message[:MAX_SHOWN_BYTES])
         return message
 
