@@ -78,7 +78,10 @@ def _whole(value: int) -> str:
 
 def _bytes(text: str) -> bytes:
     """Encode text as UTF-8; a label value with characters that can't be encoded must not fail the whole exposition."""
-    return text.encode("utf-8", "replace")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
 
 
 # --- the fast path: from Samples ---------------------------------------------------------------------------

@@ -7,8 +7,8 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from probe_exporter.addresses import literals
 from probe_exporter.addresses.endpoints import join_host_port
@@ -117,7 +117,7 @@ async def start_tls(
     metrics.report_handshake(probe, connection.handshake)
 
 
-async def dial(
+def dial(
     probe: Probe,
     addresses: Sequence[str],
     port: int,
@@ -125,7 +125,7 @@ async def dial(
     source: str = "",
     secure: Secure | None = None,
     phase: str = "connect",
-) -> Connection:
+) -> Coroutine[Any, Any, Connection]:
     """Open a TCP connection to the first of `addresses` that accepts it, and start TLS if `secure` is given.
 
     Args:
@@ -138,12 +138,12 @@ async def dial(
     Raises:
         ProbeFailed: with the reason of the last address tried, or of the handshake.
     """
-    if len(addresses) == 1:
-        return await _dial_one(probe, addresses[0], port, source, secure, phase)
-    return await first_of(probe, addresses, lambda address: _dial_one(probe, address, port, source, secure, phase))
+    if len(addresses) == 1:  # nearly always
+        return _dial_one(probe, addresses[0], port, source, secure, phase)
+    return first_of(probe, addresses, lambda address: _dial_one(probe, address, port, source, secure, phase))
 
 
-async def first_of(probe: Probe, addresses: Sequence[str], dial_one: Callable[[str], Awaitable[T]]) -> T:
+async def first_of(probe: Probe, addresses: Sequence[str], dial_one: Callable[[str], Coroutine[Any, Any, T]]) -> T:
     """Try addresses in turn until one accepts the connection; raise the failure of the last one."""
     phase = probe.current_phase
     for address in addresses[:-1]:

@@ -182,9 +182,10 @@ class Samples:
         if not labels:
             self.plain[metric] = value
             return
-        for label in labels:
-            if type(label) is not str:
-                _check_labels(metric, labels)
+        try:
+            "".join(labels)  # the quickest way to find out whether all of them are texts
+        except TypeError:
+            _check_labels(metric, labels)
         self.series[metric, labels] = value
 
     def add(self, metric: Metric, value: float, *labels: str) -> None:

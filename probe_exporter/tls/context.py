@@ -158,7 +158,7 @@ def _read(key: str, inline: str, path: str) -> bytes:
         ) from None
 
 
-Stamp = tuple[tuple[int, int, int] | None, ...]
+Stamp = tuple[tuple[int, int, int], ...]
 
 Context = TypeVar("Context")
 
@@ -185,13 +185,9 @@ def client_context(settings: TLSSettings, alpn: tuple[str, ...] = ()) -> ClientC
 
 def remembered(kind: Hashable, settings: TLSSettings, make: Callable[[], Context]) -> Context:
     """Return the context of this kind for some settings; make it if it is not among those used last."""
-    for source in ("ca_ref", "cert_ref", "key_ref"):
-        if getattr(settings, source):
-            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"tls_config: {source} needs a secret manager: none here")
-    stamp = tuple(
-        _stamp(setting, path)
-        for setting, path in (("ca", settings.ca_file), ("cert", settings.cert_file), ("key", settings.key_file))
-    )
+    for source in settings.references:
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"tls_config: {source} needs a secret manager: none here")
+    stamp = tuple([_stamp(setting, path) for setting, path in settings.files])
     # Without the server name, which belongs to a connection: requests choose it, and each would add a context.
     key = (settings.model_copy(update={"server_name": ""}) if settings.server_name else settings, kind)
     known = _contexts.pop(key, None)
@@ -208,10 +204,8 @@ def forget_contexts() -> None:
     verifications.memory.forget()
 
 
-def _stamp(key: str, path: str) -> tuple[int, int, int] | None:
-    """Return what changes when a file does; None without a file."""
-    if not path:
-        return None
+def _stamp(key: str, path: str) -> tuple[int, int, int]:
+    """Return what changes when a file does."""
     try:
         status = os.stat(path)  # noqa: PTH116  # runs for each probe, and a Path takes longer than the system call
     except OSError as error:

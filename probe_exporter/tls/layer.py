@@ -14,7 +14,7 @@ How verification works:
 Received data is decrypted in limited steps: `decrypt`, `behind`.
 
 pyOpenSSL raises an exception where OpenSSL needs more data, and has no method that tells how much is waiting. Six
-exceptions in a handshake took 4 % of a probe, hence the private names (`_shake`, `_waiting`).
+exceptions in a handshake took 4 % of a probe, hence the private names (`_shake`, `_waiting`, `_take`).
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ class Layer:
         if self.failure is not None:
             return b""
         self._unread += data
-        if not self._has_more():
+        if not self.has_more():
             self.behind = False
             return b""
         plain: list[bytes] = []
@@ -260,7 +260,7 @@ class Layer:
                     plain.append(self._connection.recv(_MAX_READ_BYTES))
                     self._idle = 0
                     work += 1
-                    if work == 1 and not self._has_more():  # usually so; later on it would take longer than it saves
+                    if work == 1 and not self.has_more():  # usually so; later on it would take longer than it saves
                         break
                 except SSL.WantReadError:
                     if not self._unread:
@@ -305,10 +305,9 @@ class Layer:
 
     def outgoing(self) -> bytes:
         """Return the bytes to send to the peer; may be empty."""
-        size = _waiting(self._connection._from_ssl)  # noqa: SLF001  # see above
-        return self._connection.bio_read(size) if size else b""
+        return _take(self._connection._from_ssl)  # noqa: SLF001  # see above
 
-    def _has_more(self) -> bool:
+    def has_more(self) -> bool:
         """Return whether there is received data that has not been returned."""
         connection = self._connection
         return bool(self._unread or _waiting(connection._into_ssl) or connection.pending())  # noqa: SLF001  # see above
@@ -346,6 +345,15 @@ class Layer:
 def _waiting(bio: Any) -> int:
     """Return the number of bytes in a buffer between us and OpenSSL."""
     return int(lib.BIO_get_mem_data(bio, ffi.NULL))
+
+
+def _take(bio: Any) -> bytes:
+    """Take all bytes out of such a buffer."""
+    size = _waiting(bio)
+    if not size:
+        return b""
+    data = ffi.new("char[]", size)
+    return bytes(ffi.buffer(data, lib.BIO_read(bio, data, size)))
 
 
 def collect(connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int) -> bool:

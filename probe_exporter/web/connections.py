@@ -10,7 +10,7 @@ How a request is answered:
 * A plain request has a valid head, no body and no upgrade: `Connection.start` answers it in that task.
 * From the first request on that is not plain, aiohttp's own `start` answers all requests of the connection. It knows
   how to read and drop a body, to decline an upgrade, and to refuse what is not HTTP. It makes a task, a request, a
-  writer and a response for each, which would take an eighth of a tcp probe's CPU (docs/decisions.md).
+  writer and a response for each, which took a ninth of a tcp probe's instructions (docs/decisions.md).
   So does it if aiohttp is another version than `COMPARED_AIOHTTP`: our loop uses private attributes.
 * Both cancel the handler when the client disconnects, and both stop after a response that closes the connection.
 """

@@ -395,6 +395,22 @@ async def test_client_that_disconnects_cancels_its_request_and_those_that_wait(f
 
 
 @PLAIN_OR_NOT
+async def test_cancelled_handler_closes_its_connection(first: bytes) -> None:
+    """The end of a drain cancels the tasks of running probes, whose clients get no response."""
+    async with serving() as one:
+        reader, writer = await one.connect()
+        writer.write(first % b"slow" + REQUEST % b"never")
+        await one.begun.wait()
+        [task] = one.tasks
+        assert task is not None
+        task.cancel()
+        assert await reads(reader) == b""
+        await until(lambda: one.open == 0)
+        assert one.asked == ["/slow"]
+        writer.close()
+
+
+@PLAIN_OR_NOT
 async def test_bug_in_a_handler_is_logged_and_answered(first: bytes, caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as one:
         reader, writer = await one.connect()

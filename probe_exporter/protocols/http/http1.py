@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from probe_exporter.addresses.cache import remembered
 from probe_exporter.prober.failure import ProbeFailed, Reason
@@ -74,6 +75,7 @@ _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,16})(?:;[^\r]*|[ \t]*)\r")
 _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
+@lru_cache(maxsize=64)
 def check_method(method: str) -> None:
     """Check that `method` is a token (RFC 9110, section 9.1).
 
@@ -97,18 +99,20 @@ def check_headers(headers: Iterable[tuple[str, str]]) -> None:
             raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"the value of header {name} contains a control character")
 
 
-def request_head(method: str, path: str, headers: Headers) -> bytes:
+def request_head(method: str, path: str, lines: str) -> bytes:
     """Return the request line and the headers, with the empty line that ends them.
 
     Args:
         method: a token.
         path: origin form (``/a?b``) or absolute form, percent-encoded.
-        headers: in the order of sending; already checked.
+        lines: the headers, by `header_lines`.
     """
-    lines = [f"{method} {path} HTTP/1.1"]
-    lines += [f"{name}: {value}" for name, value in headers]
-    lines.append("\r\n")
-    return "\r\n".join(lines).encode("utf-8", "surrogateescape")
+    return f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode("utf-8", "surrogateescape")
+
+
+def header_lines(headers: Iterable[tuple[str, str]]) -> str:
+    """Return headers that are checked already as text, in the order of sending."""
+    return "".join([f"{name}: {value}\r\n" for name, value in headers])
 
 
 def chunk(data: bytes) -> bytes:

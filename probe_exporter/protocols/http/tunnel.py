@@ -185,7 +185,7 @@ def connect_head(authority: str, proxy: Proxy) -> bytes:
         headers.append(("User-Agent", USER_AGENT))
     taken = {name.lower() for name, _ in headers} | {"content-length", "transfer-encoding", "trailer"}
     headers += [header for header in proxy.connect_headers if header[0].lower() not in taken]
-    return http1.request_head("CONNECT", authority, headers)
+    return http1.request_head("CONNECT", authority, http1.header_lines(headers))
 
 
 async def _converse(connection: Connection, dialogue: Dialogue) -> None:

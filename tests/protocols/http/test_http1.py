@@ -22,6 +22,7 @@ from probe_exporter.protocols.http.http1 import (
     check_headers,
     check_method,
     chunk,
+    header_lines,
     request_head,
 )
 from tests.cost import costs_at_most, dearest_call_costs_at_most
@@ -563,7 +564,7 @@ def test_head_in_one_piece_may_have_any_number_of_lines(line: bytes) -> None:
 
 def test_request_head_keeps_the_order_of_headers() -> None:
     headers = [("Host", "a:80"), ("X-B", "1"), ("X-A", ""), ("X-B", "\N{LATIN SMALL LETTER E WITH ACUTE}\udce9")]
-    assert request_head("GET", "/a?b", headers) == (
+    assert request_head("GET", "/a?b", header_lines(headers)) == (
         b"GET /a?b HTTP/1.1\r\nHost: a:80\r\nX-B: 1\r\nX-A: \r\nX-B: \xc3\xa9\xe9\r\n\r\n"
     )
 
