@@ -283,6 +283,14 @@ def call_fields(scheme: str, authority: str, path: str, metadata: Iterable[Field
     ]
 
 
+@cache
+def _exchange() -> type[Http2Exchange]:
+    """Import the class once: to find an imported module again takes a hundredth of a call."""
+    from probe_exporter.protocols.http.http2_exchange import Http2Exchange  # noqa: PLC0415  # few exporters need it
+
+    return Http2Exchange
+
+
 async def unary(connection: Connection, fields: list[Field], message: bytes) -> bytes:
     """Make a call over its own connection, close that, and return the message of the response.
 
@@ -293,7 +301,7 @@ async def unary(connection: Connection, fields: list[Field], message: bytes) -> 
     Raises:
         CallFailed: with the status and the reason.
     """
-    exchange = _http2_exchange()(connection, "POST", fields, framed(message))
+    exchange = _exchange()(connection, "POST", fields, framed(message))
     response = exchange.reader
     try:
         await exchange.head()
@@ -310,11 +318,3 @@ async def unary(connection: Connection, fields: list[Field], message: bytes) -> 
         exchange.close()
     check_status(response)
     return unframed(body)
-
-
-@cache
-def _http2_exchange() -> type[Http2Exchange]:
-    """Load HTTP/2, which few exporters need. An import in a function takes 6,000 instructions each time."""
-    from probe_exporter.protocols.http.http2_exchange import Http2Exchange  # noqa: PLC0415  # see above
-
-    return Http2Exchange
