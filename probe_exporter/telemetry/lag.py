@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterator
 
 TICK_SECONDS = 0.5
 
 WINDOW_SECONDS = 15.0
 """Seconds for which a late tick counts: about one scrape interval."""
+
+
+class Recent:
+    """The last numbers of a row, outside of Python's own memory, so that they keep none of it after a burst of probes."""
+
+    def __init__(self, length: int) -> None:
+        self._numbers = array("d", bytes(8 * length))
+        self._next = 0
+
+    def append(self, number: float) -> None:
+        """Replace the oldest number."""
+        self._numbers[self._next] = number
+        self._next = (self._next + 1) % len(self._numbers)
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self._numbers)
 
 
 class Lag:
@@ -22,7 +38,7 @@ class Lag:
             clock: a monotonic clock in seconds. Not the loop's own, which stands still while the loop is blocked.
         """
         self._clock = clock
-        self._recent = deque([0.0], maxlen=round(WINDOW_SECONDS / TICK_SECONDS))
+        self._recent = Recent(round(WINDOW_SECONDS / TICK_SECONDS))
         self._due = float("inf")
 
     async def watch(self) -> None:
