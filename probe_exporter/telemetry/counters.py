@@ -61,12 +61,6 @@ class Distribution:
         self.counts[bisect_left(self._bounds, seconds)] += 1
         self.total += seconds
 
-    def recreate(self) -> object:
-        """Create the numbers anew, and return the old ones: see `telemetry.compaction`."""
-        old = (self.counts, self.total)
-        self.counts, self.total = [number + 0 for number in self.counts], self.total + 0.0  # each creates an object
-        return old
-
     def buckets(self) -> list[tuple[str, float]]:
         """Return upper bounds and cumulative counts, as prometheus_client takes them."""
         shown, sum = [], 0
@@ -119,10 +113,6 @@ class Tally:
         """Count a probe that was cancelled because its client disconnected."""
         self.running -= 1
         self.cancelled += 1
-
-    def recreate(self) -> object:
-        """Create the numbers anew, and return the old ones."""
-        return [self.durations.recreate(), self.waits.recreate()]
 
     def outcomes(self) -> Iterator[tuple[str, str, int]]:
         """Yield result, reason and number of probes."""
@@ -205,10 +195,6 @@ class Telemetry(Collector):
     def scraped(self, code: int) -> None:
         """Count a response of /metrics itself."""
         self._scrapes[str(code)] += 1
-
-    async def recreate(self) -> object:
-        """Create the numbers of the last probes anew, and return the old ones."""
-        return [tally.recreate() for tally in self._tallies.values()]
 
     # --- collecting --------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 TICK_SECONDS = 0.5
 
@@ -14,10 +14,10 @@ WINDOW_SECONDS = 15.0
 
 
 class Recent:
-    """The last numbers of a row, outside of Python's own memory, so that they keep none of it after a burst of probes."""
+    """The last numbers of a row, without an object for each, which would outlive a burst of probes."""
 
     def __init__(self, length: int) -> None:
-        self._numbers = array("d", bytes(8 * length))
+        self._numbers: array[float] = array("d", bytes(8 * length))
         self._next = 0
 
     def append(self, number: float) -> None:
@@ -25,8 +25,9 @@ class Recent:
         self._numbers[self._next] = number
         self._next = (self._next + 1) % len(self._numbers)
 
-    def __iter__(self) -> Iterator[float]:
-        return iter(self._numbers)
+    def longest(self) -> float:
+        """Return the largest number."""
+        return max(self._numbers)
 
 
 class Lag:
@@ -50,7 +51,7 @@ class Lag:
 
     def worst(self) -> float:
         """Return the longest delay in seconds, of the recent ticks and of the one that is due."""
-        return max(self.overdue(), *self._recent)
+        return max(self.overdue(), self._recent.longest())
 
     def overdue(self) -> float:
         """Return the seconds since the next tick was due, 0 if it is not due yet; any thread may call this."""

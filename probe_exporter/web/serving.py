@@ -87,8 +87,8 @@ def _start_watching(web: Web, connections: Connections, background: Background, 
     collector = Collector(lambda: len(probes) + connections.number)
     cleanup.enter_context(collector.instead_of_python())
     watches = Watches(background, [connections.watch, web.telemetry.lag.watch, collector.watch])
-    recreate = (web.history.recreate, web.telemetry.recreate, leftovers.renew, watches.restart)
-    background.start(Trimmer(lambda: len(web.probing.running), recreate).watch())
+    trimmer = Trimmer(lambda: len(probes), [web.history.recreate], [leftovers.renew, watches.restart])
+    background.start(trimmer.watch())
     watchdog = Watchdog(web.telemetry.lag, identify)
     watchdog.start()
     cleanup.callback(watchdog.stop)
@@ -124,9 +124,10 @@ class Background:
 
 
 class Watches:
-    """Background tasks that sleep most of the time, and can be started anew."""
+    """Background tasks that sleep most of the time, and can be started anew at any moment."""
 
     def __init__(self, background: Background, watches: Sequence[Callable[[], Coroutine[None, None, None]]]) -> None:
+        """Start the tasks."""
         self._background = background
         self._watches = watches
         self._start()
@@ -135,7 +136,7 @@ class Watches:
         self._tasks = [self._background.start(watch()) for watch in self._watches]
 
     async def restart(self) -> object:
-        """Start the tasks anew, cancel the old ones, and return what must be kept until the memory is given back."""
+        """Start the tasks anew and cancel the old ones; return objects for `telemetry.memory.Trimmer`."""
         old = self._tasks
         self._start()
         await asyncio.sleep(0)
