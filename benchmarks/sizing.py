@@ -264,10 +264,18 @@ def page(results: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     probes: Mapping[str, Sequence[Mapping[str, Any]]] = results["probes"]
     text = INTRODUCTION.format(**{key: results[key] for key in ("cpu", "python", "version", "date")}, planned=PLANNED)
     rows = [[name, *[f"{_round(_planned(levels) * each):,}" for each in INTERVALS]] for name, levels in probes.items()]
-    text += _table(["probe", *[f"every {each} s" for each in INTERVALS]], rows) + AFTER_TARGETS
+    text += _table(["probe", *[f"every {each} s" for each in INTERVALS]], rows) + _missing(probes) + AFTER_TARGETS
     levels_of = [[name, *_level(level)] for name, levels in probes.items() for level in levels]
     head = ["probe", "CPU", "probes/s", "half within", "99 % within", "memory"]
     return text + _table(head, levels_of) + AFTER_LEVELS + _requests(probes, values["resources"]["requests"])
+
+
+def _missing(probes: Mapping[str, object]) -> str:
+    """Return a sentence about the probes without results; empty if there are none."""
+    names = [probe.name for probe in SIZED if probe.name not in probes]
+    if not names:
+        return ""
+    return f'\nNot measured yet: {", ".join(names)}. `make sizing ARGS="{" ".join(names)}"` adds what is missing.\n'
 
 
 def _planned(levels: Sequence[Mapping[str, Any]]) -> float:

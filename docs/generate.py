@@ -19,7 +19,7 @@ from probe_exporter.plugins.loader import load_probers
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.protocols.dialogue import steps
-from probe_exporter.protocols.pki import renewal, revocation, status
+from probe_exporter.protocols.pki import crl_check, ocsp_check, renewal
 from probe_exporter.report import advice
 from probe_exporter.report.advice import Explanation
 from probe_exporter.runs import several
@@ -85,7 +85,7 @@ document show the same, with the host and port of the target in the commands. If
 """
 
 
-EXAMINED = (certificate_details.METRICS, revocation.METRICS, status.METRICS, renewal.METRICS)
+EXAMINED = (certificate_details.METRICS, crl_check.METRICS, ocsp_check.METRICS, renewal.METRICS)
 """Metrics that the runner sets after a probe, if the module asks for them."""
 
 

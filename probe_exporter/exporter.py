@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import itertools
 import logging
 import math
@@ -164,11 +163,11 @@ def _load_common_prober(configuration: Configuration) -> None:
     A module of a configuration file is made already, and a shipped one at its first probe: then each worker would load
     what it needs for itself.
     """
-    from probe_exporter.tls.loading import CONTEXT  # noqa: PLC0415  # for several workers alone
+    from probe_exporter.tls.loading import load_now  # noqa: PLC0415  # for several workers alone
 
     with contextlib.suppress(KeyError, *REFUSALS):  # a broken shipped module is reported by its first probe
         _ = configuration.current.modules[DEFAULT_MODULE]
-    importlib.import_module(CONTEXT)
+    load_now()
 
 
 def _workers(given: Flags) -> int:

@@ -83,14 +83,30 @@ def parse(arguments: Sequence[str] | None = None) -> Flags:
     _, rest = parser.parse_known_args(arguments, namespace=flags)
     for word in rest:
         if word.startswith("--") and word != "--":
-            parser.error(f"unknown long flag '{word.partition('=')[0]}'")
+            flag = word.partition("=")[0]
+            parser.error(f"unknown long flag '{flag}'{_similar(flag, _long_flags(parser))}")
         if word.startswith("-") and word != "--":
             parser.error(f"unknown short flag '{word[:2]}'")
     flags.command = tuple(word for word in rest if word != "--")
     if flags.command not in COMMANDS:
-        hint = f": `{PROGRAM} {flags.command[0]}` comes first" if flags.command[0] in TOOLS else ""
+        first = flags.command[0]
+        hint = f": `{PROGRAM} {first}` comes first" if first in TOOLS else _similar(first, TOOLS)
         parser.error(f"unexpected {' '.join(flags.command)}{hint}")
     return flags
+
+
+def _long_flags(parser: argparse.ArgumentParser) -> list[str]:
+    """Return the flags of a parser that begin with two hyphens."""
+    actions = parser._actions  # noqa: SLF001  # argparse has no public list of its flags
+    return [one for action in actions for one in action.option_strings if one.startswith("--")]
+
+
+def _similar(word: str, known: Sequence[str]) -> str:
+    """Return a question that names the known word most similar to a misspelt one; empty if none is similar."""
+    import difflib  # noqa: PLC0415  # takes milliseconds, and most command lines have no error
+
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.75)
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def parser_of_flags() -> argparse.ArgumentParser:

@@ -52,6 +52,8 @@ LATE = "late_seconds"
 
 log = logging.getLogger(__name__)
 
+_new = tuple.__new__  # a named tuple from a tuple, in half the time of its own function
+
 
 class Result(NamedTuple):
     """A finished probe: what it measured, how it ended, and which module and target it was for."""
@@ -86,7 +88,8 @@ async def run(module: Module, target: str, timeout: float, warning: str = "", de
     policy = module.network
     probe = Probe(target, clock() + timeout, clock, None if policy is None else policy.for_run())
     started = time.time()
-    probe.log("Beginning probe", prober=module.prober.name, timeout_seconds=timeout)
+    fields: dict[str, object] = {"prober": module.prober.name, "timeout_seconds": timeout}
+    probe.lines.append((started, logging.DEBUG, "Beginning probe", fields, _RUN, 0))  # half the cost of `log`
     if warning:
         probe.log(warning, level=logging.WARNING)
     runs: tuple[Run, ...] = ()
@@ -103,11 +106,16 @@ async def run(module: Module, target: str, timeout: float, warning: str = "", de
     duration = whole_nanoseconds(time.perf_counter() - probe.started)  # finer than nanoseconds is noise
     if duration > timeout + MAX_DELAY_SECONDS and probe.failure is None:
         probe.fail(_blocked(module, probe, duration - timeout))
-    result = Result(module, target, probe, probe.failure, probe.failed_phase, started, duration, timeout, runs)
+    ended = (module, target, probe, probe.failure, probe.failed_phase, started, duration, timeout, runs)
+    result = _new(Result, ended)
     _judge(result)
     if module.filter is not None:
         probe.samples = module.filter.apply(probe.samples)
     return result
+
+
+_RUN = run.__code__
+"""The place of the log lines that every probe has: this function, though not a line of it."""
 
 
 async def _attempt(module: Module, probe: Probe) -> None:
@@ -136,6 +144,9 @@ async def _one_of_several(module: Module, probe: Probe) -> None:
 
 async def _probe_and_examine(module: Module, probe: Probe) -> None:
     """Call the prober, then examine the certificates of its TLS connection, whether or not the target passed."""
+    from probe_exporter.tls.loading import EXAMINATION, load  # noqa: PLC0415  # few modules need it
+
+    await load(EXAMINATION)
     from probe_exporter.protocols.pki.examination import examine, prepare  # noqa: PLC0415  # few modules need it
 
     prepare(probe, module.settings)
@@ -204,11 +215,13 @@ def identify(frame: FrameType | None) -> dict[str, object]:
 def _judge(result: Result) -> None:
     """Set the metrics that every response has, and end the probe's log with the verdict."""
     probe, failure = result.probe, result.failure
-    probe.set(SUCCESS, 1 if failure is None else 0)
-    probe.set(DURATION, result.duration)
-    probe.set(TIMEOUT, result.timeout)
+    plain = probe.samples.plain  # `set` would check what a prober gives
+    plain[SUCCESS] = 1 if failure is None else 0
+    plain[DURATION] = result.duration
+    plain[TIMEOUT] = result.timeout
     if failure is None:
-        probe.log("Probe succeeded", duration_seconds=result.duration)
+        fields: dict[str, object] = {"duration_seconds": result.duration}
+        probe.lines.append((time.time(), logging.DEBUG, "Probe succeeded", fields, _RUN, 0))
         return
     _refuse_undeclared(result.module, failure)
     probe.set(FAILURE, 1, failure.reason.value, result.phase)

@@ -42,6 +42,7 @@ NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
 pytest_plugins = [
     "tests.repeating",
+    "tests.first_cases",
     *[f"tests.servers.{path.stem}" for path in sorted(Path(__file__).parent.glob("servers/[!_]*.py"))],
 ]
 """Each file of servers has the fixture that starts its server."""

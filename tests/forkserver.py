@@ -1,11 +1,13 @@
-"""A fork server: start exporters as forks of a process that has imported them, at a tenth of the CPU time.
+"""A fork server: start exporters as forks of a process that has imported them, at a twentieth of the CPU time.
 
 How it works:
 
 * Each test process starts one fork server, with the first exporter that it asks for, and ends it with the session.
-* The server imports the exporter and its probers, and runs none of their code. It has one thread and no event loop.
+* The server imports the exporter and its probers, and builds the models of their settings. It runs nothing else of
+  their code, and has one thread and no event loop.
 * `start` sends it a command line, a directory, an environment and a log file. The server forks. The fork closes all
   other files and runs ``python -m probe_exporter`` in the same interpreter.
+* A fork that ends runs its exit functions and finalizers, but does not destroy what it shares with the server.
 * The server is the parent of the fork. It tells `Fork` the process id, and later the exit code, over a socket.
 
 Imports are what a fork saves, so a test of start-up, of loaded modules or of the size of the process needs an exporter
@@ -14,7 +16,9 @@ with an interpreter of its own: `tests.exporters.ours_from_scratch`.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import fcntl
 import functools
 import gc
 import importlib
@@ -28,15 +32,21 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import probe_exporter
+from probe_exporter.settings.block import Settings
 
 ROOT = Path(__file__).parents[1]
 MAX_REQUEST_BYTES = 1 << 17
+MAX_FILES = 16
+"""The most files that one request passes to the fork server."""
+OWN_PID = "<own pid>"
+"""As the value of a variable of a fork's environment: the process id of the fork."""
 MAX_RUN_SECONDS = 600.0
 """A command that takes longer fails its test: it hangs."""
 STARTUP_VARIABLES = ("PYTHON", "LANG", "LC_")
@@ -102,16 +112,26 @@ class Fork:
 
 
 def start(
-    arguments: Sequence[str], directory: Path, environment: Mapping[str, str], output: int, errors: int | None = None
+    arguments: Sequence[str],
+    directory: Path,
+    environment: Mapping[str, str],
+    output: int,
+    errors: int | None = None,
+    *,
+    passed: Sequence[int] = (),
+    session: bool = False,
 ) -> Fork:
     """Start an exporter.
 
     Args:
         arguments: its command line, without the name of the program.
         directory: its working directory.
-        environment: all of its environment variables.
-        output: the file descriptor that it writes its standard output to.
+        environment: all of its environment variables; the value `OWN_PID` stands for the process id of the exporter.
+        output: the file descriptor that it writes its standard output to. If it is a terminal, it becomes the standard
+            input and the controlling terminal, too, so that Ctrl-C there interrupts the exporter.
         errors: the same for standard error; by default `output`.
+        passed: file descriptors that the exporter finds at 3, 4 and so on, as systemd passes sockets.
+        session: give the exporter a session of its own, and so a process group.
 
     Raises:
         ValueError: the environment has another value of a variable that an interpreter reads when it starts.
@@ -121,8 +141,11 @@ def start(
             raise ValueError(f"a fork can't have another {name}: use `ours_from_scratch`")
     reports, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     with theirs:
-        request = {"arguments": [*arguments], "directory": str(directory), "environment": dict(environment)}
-        files = [theirs.fileno(), output, output if errors is None else errors]
+        request = {
+            "arguments": [*arguments], "directory": str(directory), "environment": dict(environment),
+            "session": session,
+        }  # fmt: skip
+        files = [theirs.fileno(), output, output if errors is None else errors, *passed]
         socket.send_fds(_server()[1], [json.dumps(request).encode()], files)
     try:
         return Fork(["probe-exporter", *arguments], reports)
@@ -191,15 +214,24 @@ def main(number: int) -> None:
 
 
 def _import_all() -> None:
-    """Import every file of the exporter but its pytest plugin; keep the garbage collector from what they made.
+    """Import every file of the exporter but its pytest plugin, and build the models of all settings.
 
-    At its end, each fork would collect that garbage, at a quarter of a second.
+    Keep the garbage collector from what they made. At its end, each fork would collect that garbage, at a quarter of a
+    second.
     """
     for module in pkgutil.walk_packages(probe_exporter.__path__, "probe_exporter."):
         if module.name not in ("probe_exporter.__main__", "probe_exporter.testing"):
             importlib.import_module(module.name)
+    _build_models(Settings)
     gc.collect()
     gc.freeze()
+
+
+def _build_models(base: type[Settings]) -> None:
+    """Build the model of a class and of its subclasses, which every fork that uses it would do, at up to 40 ms."""
+    base.model_rebuild()
+    for model in base.__subclasses__():
+        _build_models(model)
 
 
 def _serve(requests: socket.socket) -> dict[str, Any] | None:
@@ -212,7 +244,7 @@ def _serve(requests: socket.socket) -> dict[str, Any] | None:
                     selector.unregister(key.fd)
                     _report_end(key.fd, *key.data)
                     continue
-                message, descriptors, _, _ = socket.recv_fds(requests, MAX_REQUEST_BYTES, 3)
+                message, descriptors, _, _ = socket.recv_fds(requests, MAX_REQUEST_BYTES, MAX_FILES)
                 if not message:
                     return None
                 reports, *files = descriptors
@@ -241,23 +273,59 @@ def _report(reports: int, number: int) -> None:
         os.write(reports, str(number).encode())
 
 
-def _keep_only(output: int, errors: int) -> None:
-    """Make two files the standard output and standard error of this process, and close all others."""
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(output, 1)
-    os.dup2(errors, 2)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+def _keep_only(*files: int) -> None:
+    """Close all files but these, which become standard output, standard error, and the numbers from 3 on."""
+    above = [fcntl.fcntl(file, fcntl.F_DUPFD, 3 + len(files)) for file in (os.open(os.devnull, os.O_RDONLY), *files)]
+    for number, file in enumerate(above):
+        os.dup2(file, number)
+    os.closerange(len(above), os.sysconf("SC_OPEN_MAX"))
 
 
-def _run(arguments: Sequence[str], directory: str, environment: Mapping[str, str]) -> None:
+def _run(arguments: Sequence[str], directory: str, environment: Mapping[str, str], session: bool) -> None:
     """Do what ``python -m probe_exporter`` does."""
+    if os.isatty(1):
+        _enter_terminal()
+    elif session:
+        os.setsid()
     os.chdir(directory)
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update({name: str(os.getpid()) if value == OWN_PID else value for name, value in environment.items()})
     time.tzset()
     sys.path[0] = directory
     sys.argv[1:] = arguments
-    runpy.run_module("probe_exporter", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module("probe_exporter", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if not isinstance(end.code, int):
+            raise
+        _exit(end.code)
+
+
+def _exit(code: int) -> None:
+    """End this process as an interpreter does, but without destroying what was imported.
+
+    To destroy an object, a fork must first copy the memory that it is in: that took half of the CPU time of a fork that
+    starts and ends. What the exporter itself has made and left is collected, so that its finalizers can complain.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are no daemons, as the interpreter does
+    atexit._run_exitfuncs()
+    gc.collect()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
+def _enter_terminal() -> None:
+    """Behave as an interpreter that was started in the terminal which is standard output."""
+    os.login_tty(os.dup(1))
+    # Background jobs of a shell ignore Ctrl-C, and the fork server may be one.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.stdout, sys.stderr = map(_reopened, (sys.stdout, sys.stderr))
+
+
+def _reopened(stream: TextIO) -> TextIO:
+    """Return a new object for a standard stream, which notices the terminal: it can't seek, and writes each line."""
+    return open(stream.fileno(), "w", encoding=stream.encoding, errors=stream.errors, closefd=False)
 
 
 if __name__ == "__main__":

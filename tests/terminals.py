@@ -13,14 +13,17 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from tests import forkserver
+from tests.processes import Process
 from tests.waiting import PATIENCE
 
 ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
 """A control sequence: CSI, OSC, or a short one (ECMA-48)."""
+TYPE = "xterm-256color"
 
 
 class Terminal:
@@ -31,7 +34,7 @@ class Terminal:
         output: all that it has written, with control sequences.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], descriptor: int) -> None:
+    def __init__(self, process: Process, descriptor: int) -> None:
         self.process = process
         self.output = ""
         self._descriptor = descriptor
@@ -87,20 +90,43 @@ def _enter(descriptor: int) -> None:
 
 
 @contextlib.contextmanager
+def exporter_terminal(
+    arguments: Sequence[str], directory: Path, environment: Mapping[str, str], *, columns: int = 80
+) -> Iterator[Terminal]:
+    """Run the exporter's command line in a terminal while the block lasts, as a fork (see `tests.forkserver`)."""
+    start = partial(forkserver.start, arguments, directory, {**environment, "TERM": TYPE})
+    with _opened(start, columns=columns, rows=40) as opened:
+        yield opened
+
+
+@contextlib.contextmanager
 def terminal(
     command: Sequence[str], directory: Path, environment: Mapping[str, str], *, columns: int = 80, rows: int = 40
 ) -> Iterator[Terminal]:
     """Run a program in a terminal while the block lasts."""
+
+    def start(theirs: int) -> Process:
+        return subprocess.Popen(
+            command,
+            cwd=directory,
+            env={**environment, "TERM": TYPE},
+            preexec_fn=partial(_enter, theirs),  # noqa: PLW1509  # the child has no threads yet
+            close_fds=False,
+        )
+
+    with _opened(start, columns=columns, rows=rows) as opened:
+        yield opened
+
+
+@contextlib.contextmanager
+def _opened(start: Callable[[int], Process], *, columns: int, rows: int) -> Iterator[Terminal]:
+    """Open a terminal, start a process with its file descriptor, and end the process at the end of the block."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    process = subprocess.Popen(
-        command,
-        cwd=directory,
-        env={**environment, "TERM": "xterm-256color"},
-        preexec_fn=partial(_enter, theirs),  # noqa: PLW1509  # the child has no threads yet
-        close_fds=False,
-    )
-    os.close(theirs)
+    try:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        process = start(theirs)
+    finally:
+        os.close(theirs)
     try:
         yield Terminal(process, ours)
     finally:

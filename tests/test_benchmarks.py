@@ -198,6 +198,7 @@ def test_page_about_sizing_has_the_measured_figures() -> None:
     assert "| http | 21,000 | 42,000 | 85,000 |" in text, "rounded down to two digits"
     assert "| http | 70% | 1,433 | 1.2 ms | 34.5 ms | 64 MiB |" in text
     assert "| http | 90% | 1,700 (falls behind) |" in text
+    assert re.search(r"^Not measured yet: .*, http3, .*`make sizing ARGS=\".* http3 .*\"` adds", text, re.MULTILINE)
     assert "requests 250m CPU and 128Mi of memory" in text
     assert "is for about 350 plain HTTP probes a second, or 350 over TLS: 5,300 or\n5,300 targets" in text
 

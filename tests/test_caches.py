@@ -29,6 +29,8 @@ CACHES = {
     "probe_exporter/protocols/http/checks.py": {"_parse_date": SHORT},
     "probe_exporter/protocols/http/cookies.py": {"_suffixes": ONE},
     "probe_exporter/protocols/http/header_block.py": {"_decode_short": SHORT},
+    "probe_exporter/protocols/http/http1.py": {"check_method": OURS},
+    "probe_exporter/protocols/icmp/pings.py": {"_hops": OURS},
     "probe_exporter/settings/cel.py": {"_cel_compiler": ONE},
     "probe_exporter/values/jsonpath_library.py": {"_regexp": OURS, "_environment": ONE},
     "probe_exporter/web/html/assets.py": {"asset": "the argument is a constant"},

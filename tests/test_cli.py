@@ -10,14 +10,13 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from probe_exporter import cli
 from probe_exporter.version import VERSION
-from tests.exporters import _environment
+from tests.exporters import run_ours
 from tests.web.test_routes import PLUGINS
 
 GOOD = "modules: {one: {prober: http}}\n"
@@ -26,9 +25,8 @@ BAD = "modules:\n  one: {prober: http, tiemout: 3s}\n  two: {prober: nonsense}\n
 
 
 def run(directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Run the program until it exits."""
-    command = [sys.executable, "-m", "probe_exporter", *flags]
-    return subprocess.run(command, cwd=directory, env=_environment(), capture_output=True, text=True, timeout=600)
+    """Run the program until it exits. tests/test_startup.py has runs with an interpreter of their own."""
+    return run_ours(directory, *flags)
 
 
 def run_here(directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:

@@ -25,7 +25,7 @@ FIXED = "matches a fixed number of characters"
 USES = {
     "probe_exporter/addresses/endpoints.py": {"_HOST_PORT": APART, "_NUMBER": APART},
     "probe_exporter/addresses/guard.py": {"_BRACKETED": OURS},
-    "probe_exporter/addresses/literals.py": {"_DNS_NAME": BOUNDED},
+    "probe_exporter/addresses/host_names.py": {"_DNS_NAME": BOUNDED},
     "probe_exporter/addresses/spellings.py": {"_NUMBER": RUN},
     "probe_exporter/config/discovery.py": {"LABEL": OURS, "_SCHEME": OURS},
     "probe_exporter/config/document.py": {"_VARIABLE": OURS},
@@ -61,6 +61,7 @@ USES = {
     "probe_exporter/protocols/http/proxy.py": {"_SCHEME": OURS},
     "probe_exporter/protocols/http/settings.py": {"_URL": OURS, "_CONTROL": FIXED, "_LINE_END": FIXED},
     "probe_exporter/protocols/http/tokens.py": {"_TOKEN": RUN},
+    "probe_exporter/protocols/http/upgrade.py": {"_PLAIN_HEAD": APART},
     "probe_exporter/protocols/http/url.py": {
         "_SCHEME": FIXED, "_PARTS": APART, "_CONTROL": FIXED, "_BAD_ESCAPE": FIXED, "_USER": APART, "_ZONE": APART,
         "_HOST": RUN,

@@ -71,7 +71,7 @@ def python(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 TYPED = {
     "probe-exporter": ["-m", "probe_exporter"],
-    "pytest": ["-m", "pytest", "-p", "probe_exporter.testing", "-p", "no:cacheprovider"],
+    "python -m pytest": ["-m", "pytest", "-p", "probe_exporter.testing", "-p", "no:cacheprovider"],
 }
 
 
@@ -80,8 +80,8 @@ TYPED = {
 def test_tutorial_commands_give_shown_output(written: Path, session: str) -> None:
     """Durations, log lines and lines under an ellipsis are not compared."""
     for command, answer in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", session, re.MULTILINE):
-        program, *words = command.split()
-        done = python(written, *TYPED[program], *words)
+        program = next(name for name in TYPED if command.startswith(f"{name} "))
+        done = python(written, *TYPED[program], *command.removeprefix(program).split())
         lines = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("time=")]
         typed = [timeless(line) for line in lines]
         shown = [timeless(line) for line in answer.splitlines()]

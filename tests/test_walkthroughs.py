@@ -102,7 +102,7 @@ class Walkthrough:
 
         if "promtool query" in command:
             with contextlib.suppress(AssertionError):
-                wait_until(is_shown)
+                wait_until(is_shown, looks_every=0.3)
         assert is_shown(), "\n".join([command, *lines])
 
 

@@ -33,8 +33,11 @@ async def until(happened: Callable[[], object]) -> None:
         await asyncio.sleep(pause)
 
 
-def wait_until(happened: Callable[[], object]) -> None:
+def wait_until(happened: Callable[[], object], *, looks_every: float = _LOOKS_EVERY) -> None:
     """Block until `happened()` is true: for what threads and other processes do.
+
+    Args:
+        looks_every: seconds between two calls; more than the default for a call that starts a program.
 
     Raises:
         AssertionError: it is still false after `PATIENCE` seconds.
@@ -42,7 +45,7 @@ def wait_until(happened: Callable[[], object]) -> None:
     give_up = time.monotonic() + PATIENCE
     while not happened():
         assert time.monotonic() < give_up, "the awaited event did not happen"
-        time.sleep(_LOOKS_EVERY)
+        time.sleep(looks_every)
 
 
 async def eventually(attempt: Callable[[], Awaitable[T]], good: Callable[[T], object]) -> T:

@@ -193,76 +193,177 @@ def graph(title: str, *queries: tuple[str, str], **settings: Any) -> Panel:
     return Panel(title, dict(queries), **settings)
 
 
+JOB = '{job=~"$job"}'
+"""Selects the series of the jobs that are chosen."""
+
+INSTANCE = '{job=~"$job",instance=~"$instance"}'
+"""Selects the series of the jobs and instances that are chosen."""
+
+
+def _rate(metric: str, by: str, selector: str = INSTANCE) -> str:
+    return f"sum by ({by}) (rate({metric}{selector}[$__rate_interval]))"
+
+
+def _quantile(share: float, metric: str, by: str) -> str:
+    return f"histogram_quantile({share}, {_rate(f'{metric}_bucket', f'le, {by}')})"
+
+
+def _overview_now() -> tuple[Panel, ...]:
+    """Return the numbers of now, the failing targets and the alerts."""
+    return (
+        stat("Targets", f"count(probe_success{JOB})"),
+        stat("Failing", f"sum(probe_success{JOB} == bool 0)", steps=GREEN_TO_RED),
+        stat("Succeeded within an hour", f"avg(avg_over_time(probe_success{JOB}[1h]))", unit="percentunit"),
+        stat(
+            "Certificates that expire within 14 days",
+            f"sum(probe_ssl_earliest_cert_expiry{JOB} - time() < bool 14 * 86400)",
+            steps=GREEN_TO_RED,
+        ),
+        table("Failing targets, with the reason", f"probe_failure_info{JOB}", links=True),
+        table(
+            "Alerts",
+            'ALERTS{alertname=~"(Probe|Certificate).+"}',
+            about="Alerts of deploy/mixin/rules.yml, pending or firing.",
+        ),
+    )
+
+
+def _overview_history() -> tuple[Panel, ...]:
+    """Return graphs of all targets, and tables of the worst."""
+    return (
+        graph("Share of targets that are up", ("{{job}}", f"avg by (job) (probe_success{JOB})"), unit="percentunit"),
+        graph(
+            "Failing targets by reason",
+            ("{{reason}}", f"count by (reason) (probe_failure_info{JOB})"),
+            stacked=True,
+        ),
+        graph("Duration of probes, mean", ("{{job}}", f"avg by (job) (probe_duration_seconds{JOB})"), unit="s"),
+        table(
+            "Slowest targets",
+            f"topk(20, avg_over_time(probe_duration_seconds{JOB}[10m]))",
+            unit="s",
+            links=True,
+        ),
+        table("Targets that flap", f"topk(20, changes(probe_success{JOB}[6h]))", links=True),
+        table(
+            "Certificates by time left",
+            f"bottomk(20, probe_ssl_earliest_cert_expiry{JOB} - time())",
+            unit="s",
+            links=True,
+        ),
+    )
+
+
+def _overview_objectives() -> tuple[Panel, ...]:
+    """Return graphs of the recording rules of objectives."""
+    return (
+        graph(
+            "Share of failed probes within an hour",
+            ("{{job}}", f"job:probes_bad:ratio1h{JOB}"),
+            ("{{job}}: allowed in the long run", f"1 - job:probe_objective:ratio{JOB}"),
+            unit="percentunit",
+        ),
+        graph(
+            "Budget for failures that is left of 30 days",
+            ("{{job}}", f"1 - job:probes_bad:ratio30d{JOB} / (1 - job:probe_objective:ratio{JOB})"),
+            unit="percentunit",
+            about="1 is untouched, 0 is used up, and below 0 the objective is missed.",
+        ),
+    )
+
+
 def overview() -> Dashboard:
     """Return the dashboard of all targets."""
-    s = '{job=~"$job"}'
     return Dashboard(
         "overview",
         "Probes: overview",
         {"job": "label_values(probe_success, job)"},
         {
-            "Now": (
-                stat("Targets", f"count(probe_success{s})"),
-                stat("Failing", f"sum(probe_success{s} == bool 0)", steps=GREEN_TO_RED),
-                stat("Succeeded within an hour", f"avg(avg_over_time(probe_success{s}[1h]))", unit="percentunit"),
-                stat(
-                    "Certificates that expire within 14 days",
-                    f"sum(probe_ssl_earliest_cert_expiry{s} - time() < bool 14 * 86400)",
-                    steps=GREEN_TO_RED,
-                ),
-                table("Failing targets, with the reason", f"probe_failure_info{s}", links=True),
-                table(
-                    "Alerts",
-                    'ALERTS{alertname=~"(Probe|Certificate).+"}',
-                    about="Alerts of deploy/mixin/rules.yml, pending or firing.",
-                ),
-            ),
-            "Over time": (
-                graph(
-                    "Share of targets that are up", ("{{job}}", f"avg by (job) (probe_success{s})"), unit="percentunit"
-                ),
-                graph(
-                    "Failing targets by reason",
-                    ("{{reason}}", f"count by (reason) (probe_failure_info{s})"),
-                    stacked=True,
-                ),
-                graph("Duration of probes, mean", ("{{job}}", f"avg by (job) (probe_duration_seconds{s})"), unit="s"),
-                table(
-                    "Slowest targets",
-                    f"topk(20, avg_over_time(probe_duration_seconds{s}[10m]))",
-                    unit="s",
-                    links=True,
-                ),
-                table("Targets that flap", f"topk(20, changes(probe_success{s}[6h]))", links=True),
-                table(
-                    "Certificates by time left",
-                    f"bottomk(20, probe_ssl_earliest_cert_expiry{s} - time())",
-                    unit="s",
-                    links=True,
-                ),
-            ),
-            "Objectives": (
-                graph(
-                    "Share of failed probes within an hour",
-                    ("{{job}}", f"job:probes_bad:ratio1h{s}"),
-                    ("{{job}}: allowed in the long run", f"1 - job:probe_objective:ratio{s}"),
-                    unit="percentunit",
-                ),
-                graph(
-                    "Budget for failures that is left of 30 days",
-                    ("{{job}}", f"1 - job:probes_bad:ratio30d{s} / (1 - job:probe_objective:ratio{s})"),
-                    unit="percentunit",
-                    about="1 is untouched, 0 is used up, and below 0 the objective is missed.",
-                ),
-            ),
+            "Now": _overview_now(),
+            "Over time": _overview_history(),
+            "Objectives": _overview_objectives(),
         },
+    )
+
+
+def _target_result() -> tuple[Panel, ...]:
+    """Return what the target answers now and over time."""
+    return (
+        stat("Up", f"min(probe_success{INSTANCE})", steps=RED_TO_GREEN),
+        stat("Succeeded", f"avg(avg_over_time(probe_success{INSTANCE}[$__range]))", unit="percentunit"),
+        named("Reason of the failure", "{{reason}} ({{phase}})", f"probe_failure_info{INSTANCE}"),
+        stat(
+            "Certificate expires in",
+            f"min(probe_ssl_earliest_cert_expiry{INSTANCE} - time())",
+            unit="s",
+            steps=(("red", None), ("orange", 2 * 86400), ("green", 14 * 86400)),
+        ),
+        graph("Success", ("{{instance}} {{module}}", f"probe_success{INSTANCE}"), kind="state-timeline", width=24),
+        graph("Reasons", ("{{reason}} ({{phase}})", f"probe_failure_info{INSTANCE}"), kind="state-timeline", width=24),
+    )
+
+
+def _target_durations() -> tuple[Panel, ...]:
+    """Return graphs of durations and lookups."""
+    phases = f'{{__name__=~"probe_[a-z0-9]+_duration_seconds",phase!="",{INSTANCE[1:]}'
+    return (
+        graph(
+            "Duration",
+            ("{{instance}} {{module}}", f"probe_duration_seconds{INSTANCE}"),
+            ("timeout", f"min(probe_timeout_seconds{INSTANCE})"),
+            unit="s",
+        ),
+        graph("Duration by phase", ("{{phase}}", f"sum by (phase) ({phases})"), unit="s", stacked=True),
+        graph("DNS lookup", ("{{instance}}", f"probe_dns_lookup_time_seconds{INSTANCE}"), unit="s"),
+        graph("Changes of the address within an hour", ("{{instance}}", f"changes(probe_ip_addr_hash{INSTANCE}[1h])")),
+    )
+
+
+def _target_http() -> tuple[Panel, ...]:
+    """Return graphs of the http prober."""
+    return (
+        graph("Status code", ("{{instance}}", f"probe_http_status_code{INSTANCE}"), unit="none"),
+        graph("Body", ("{{instance}}", f"probe_http_uncompressed_body_length{INSTANCE}"), unit="bytes"),
+        graph("Redirects", ("{{instance}}", f"probe_http_redirects{INSTANCE}"), unit="none", width=8),
+        graph("HTTP version", ("{{instance}}", f"probe_http_version{INSTANCE}"), unit="none", width=8),
+        graph("IP version", ("{{instance}}", f"probe_ip_protocol{INSTANCE}"), unit="none", width=8),
+    )
+
+
+def _target_tls() -> tuple[Panel, ...]:
+    """Return tables and graphs of the certificate."""
+    return (
+        table("Certificate", f"probe_ssl_last_chain_info{INSTANCE}", width=24, height=5),
+        table("Errors of the certificate's verification", f"probe_ssl_verify_error_info{INSTANCE}"),
+        table("TLS version", f"probe_tls_version_info{INSTANCE}"),
+        graph(
+            "Time left of the certificate",
+            ("{{instance}}", f"probe_ssl_earliest_cert_expiry{INSTANCE} - time()"),
+            unit="s",
+        ),
+        graph(
+            "Lifetime of the certificate that is used",
+            ("{{instance}}", f"instance:probe_ssl_earliest_cert_expiry:lifetime_used_ratio{INSTANCE}"),
+            unit="percentunit",
+            about="Since Prometheus first saw the certificate; too low for one that is older.",
+        ),
+    )
+
+
+def _target_ping() -> tuple[Panel, ...]:
+    """Return graphs of the icmp prober."""
+    return (
+        graph(
+            "Round trip",
+            ("{{instance}}", f'probe_icmp_duration_seconds{{phase="rtt",{INSTANCE[1:]}'),
+            unit="s",
+        ),
+        graph("Lost packets", ("{{instance}}", f"probe_icmp_packet_loss_ratio{INSTANCE}"), unit="percentunit"),
     )
 
 
 def target() -> Dashboard:
     """Return the dashboard of one target."""
-    s = '{job=~"$job",instance=~"$instance"}'
-    phases = '{__name__=~"probe_[a-z0-9]+_duration_seconds",phase!="",job=~"$job",instance=~"$instance"}'
     return Dashboard(
         "target",
         "Probes: target",
@@ -271,76 +372,124 @@ def target() -> Dashboard:
             "instance": 'label_values(probe_success{job=~"$job"}, instance)',
         },
         {
-            "Result": (
-                stat("Up", f"min(probe_success{s})", steps=RED_TO_GREEN),
-                stat("Succeeded", f"avg(avg_over_time(probe_success{s}[$__range]))", unit="percentunit"),
-                named("Reason of the failure", "{{reason}} ({{phase}})", f"probe_failure_info{s}"),
-                stat(
-                    "Certificate expires in",
-                    f"min(probe_ssl_earliest_cert_expiry{s} - time())",
-                    unit="s",
-                    steps=(("red", None), ("orange", 2 * 86400), ("green", 14 * 86400)),
-                ),
-                graph("Success", ("{{instance}} {{module}}", f"probe_success{s}"), kind="state-timeline", width=24),
-                graph("Reasons", ("{{reason}} ({{phase}})", f"probe_failure_info{s}"), kind="state-timeline", width=24),
-            ),
-            "Time": (
-                graph(
-                    "Duration",
-                    ("{{instance}} {{module}}", f"probe_duration_seconds{s}"),
-                    ("timeout", f"min(probe_timeout_seconds{s})"),
-                    unit="s",
-                ),
-                graph("Duration by phase", ("{{phase}}", f"sum by (phase) ({phases})"), unit="s", stacked=True),
-                graph("DNS lookup", ("{{instance}}", f"probe_dns_lookup_time_seconds{s}"), unit="s"),
-                graph("Changes of the address within an hour", ("{{instance}}", f"changes(probe_ip_addr_hash{s}[1h])")),
-            ),
-            "HTTP": (
-                graph("Status code", ("{{instance}}", f"probe_http_status_code{s}"), unit="none"),
-                graph("Body", ("{{instance}}", f"probe_http_uncompressed_body_length{s}"), unit="bytes"),
-                graph("Redirects", ("{{instance}}", f"probe_http_redirects{s}"), unit="none", width=8),
-                graph("HTTP version", ("{{instance}}", f"probe_http_version{s}"), unit="none", width=8),
-                graph("IP version", ("{{instance}}", f"probe_ip_protocol{s}"), unit="none", width=8),
-            ),
-            "TLS": (
-                table("Certificate", f"probe_ssl_last_chain_info{s}", width=24, height=5),
-                table("Errors of the certificate's verification", f"probe_ssl_verify_error_info{s}"),
-                table("TLS version", f"probe_tls_version_info{s}"),
-                graph(
-                    "Time left of the certificate",
-                    ("{{instance}}", f"probe_ssl_earliest_cert_expiry{s} - time()"),
-                    unit="s",
-                ),
-                graph(
-                    "Lifetime of the certificate that is used",
-                    ("{{instance}}", f"instance:probe_ssl_earliest_cert_expiry:lifetime_used_ratio{s}"),
-                    unit="percentunit",
-                    about="Since Prometheus first saw the certificate; too low for one that is older.",
-                ),
-            ),
-            "Ping": (
-                graph(
-                    "Round trip",
-                    ("{{instance}}", f'probe_icmp_duration_seconds{{phase="rtt",{s[1:]}'),
-                    unit="s",
-                ),
-                graph("Lost packets", ("{{instance}}", f"probe_icmp_packet_loss_ratio{s}"), unit="percentunit"),
-            ),
+            "Result": _target_result(),
+            "Time": _target_durations(),
+            "HTTP": _target_http(),
+            "TLS": _target_tls(),
+            "Ping": _target_ping(),
         },
+    )
+
+
+def _exporter_state() -> tuple[Panel, ...]:
+    """Return version and configuration of the exporters."""
+    return (
+        stat("Exporters that answer", f"sum(up{INSTANCE})", steps=RED_TO_GREEN),
+        named(
+            "Version",
+            "{{version}} ({{revision}})",
+            f"count by (version, revision) (probe_exporter_build_info{INSTANCE})",
+        ),
+        stat(
+            "Configuration is loaded",
+            f"min(blackbox_exporter_config_last_reload_successful{INSTANCE})",
+            steps=RED_TO_GREEN,
+        ),
+        stat(
+            "Age of the configuration",
+            f"time() - min(blackbox_exporter_config_last_reload_success_timestamp_seconds{INSTANCE})",
+            unit="s",
+        ),
+    )
+
+
+def _exporter_probes() -> tuple[Panel, ...]:
+    """Return graphs of the probes by module and reason."""
+    return (
+        graph(
+            "Probes by module",
+            ("{{module}}", _rate("probe_exporter_probes_total", "module")),
+            unit="ops",
+            stacked=True,
+        ),
+        graph(
+            "Failed probes by reason",
+            ("{{reason}}", _rate("probe_exporter_probes_total", "reason", f'{INSTANCE[:-1]},result="failure"}}')),
+            unit="ops",
+            stacked=True,
+        ),
+        graph(
+            "Duration of probes",
+            ("median {{module}}", _quantile(0.5, "probe_exporter_probe_duration_seconds", "module")),
+            ("99 % {{module}}", _quantile(0.99, "probe_exporter_probe_duration_seconds", "module")),
+            unit="s",
+        ),
+        graph(
+            "Running and waiting probes",
+            ("running {{instance}}", f"sum by (instance) (probe_exporter_probes_in_flight{INSTANCE})"),
+            ("waiting {{instance}}", f"probe_exporter_probes_waiting{INSTANCE}"),
+        ),
+    )
+
+
+def _exporter_load() -> tuple[Panel, ...]:
+    """Return graphs of what the exporters use."""
+    return (
+        graph(
+            "Delay of the event loop",
+            ("{{instance}}", f"probe_exporter_event_loop_lag_seconds{INSTANCE}"),
+            unit="s",
+            about="Durations of probes include it. Above 0.1 s, add workers or replicas.",
+        ),
+        graph(
+            "Wait for a slot, 99 %",
+            ("{{instance}}", _quantile(0.99, "probe_exporter_probe_wait_seconds", "instance")),
+            unit="s",
+        ),
+        graph("CPU", ("{{instance}}", _rate("process_cpu_seconds_total", "instance")), unit="none"),
+        graph("Memory", ("{{instance}}", f"process_resident_memory_bytes{INSTANCE}"), unit="bytes"),
+        graph(
+            "Open files, share of the limit",
+            ("{{instance}}", f"process_open_fds{INSTANCE} / process_max_fds{INSTANCE}"),
+            unit="percentunit",
+        ),
+        graph(
+            "Requests by path and status",
+            ("{{handler}} {{code}}", _rate("probe_exporter_http_requests_total", "handler, code")),
+            unit="reqps",
+        ),
+    )
+
+
+def _exporter_errors() -> tuple[Panel, ...]:
+    """Return graphs of refused requests, losses and restarts."""
+    return (
+        graph(
+            "Requests that were not probed",
+            ("rejected, because too many run", _rate("probe_exporter_probes_rejected_total", "job")),
+            ("unknown module", _rate("blackbox_module_unknown_total", "job")),
+            ("target denied", _rate("probe_exporter_targets_denied_total", "job")),
+            ("address denied", _rate("probe_exporter_addresses_denied_total", "job")),
+            unit="reqps",
+        ),
+        graph(
+            "Losses and errors",
+            ("internal errors", _rate("probe_exporter_internal_errors_total", "job")),
+            ("lines of the log", _rate("probe_exporter_log_lines_dropped_total", "job")),
+            ("history: {{cause}}", _rate("probe_exporter_history_lost_total", "cause")),
+            unit="ops",
+        ),
+        graph(
+            "Starts within an hour",
+            ("{{instance}}", f"changes(process_start_time_seconds{INSTANCE}[1h])"),
+            ("workers of {{instance}}", f"increase(probe_exporter_worker_restarts_total{INSTANCE}[1h])"),
+        ),
+        graph("Probers that failed to load", ("{{instance}}", f"probe_exporter_probers_not_loaded{INSTANCE}")),
     )
 
 
 def exporter() -> Dashboard:
     """Return the dashboard of the exporter itself."""
-    s = '{job=~"$job",instance=~"$instance"}'
-    many = '{job=~"$job",instance=~"$instance",'
-
-    def rate(metric: str, by: str, selector: str = s) -> str:
-        return f"sum by ({by}) (rate({metric}{selector}[$__rate_interval]))"
-
-    def quantile(share: float, metric: str, by: str) -> str:
-        return f"histogram_quantile({share}, {rate(f'{metric}_bucket', f'le, {by}')})"
-
     return Dashboard(
         "exporter",
         "Probes: exporter",
@@ -349,97 +498,10 @@ def exporter() -> Dashboard:
             "instance": 'label_values(probe_exporter_build_info{job=~"$job"}, instance)',
         },
         {
-            "State": (
-                stat("Exporters that answer", f"sum(up{s})", steps=RED_TO_GREEN),
-                named(
-                    "Version",
-                    "{{version}} ({{revision}})",
-                    f"count by (version, revision) (probe_exporter_build_info{s})",
-                ),
-                stat(
-                    "Configuration is loaded",
-                    f"min(blackbox_exporter_config_last_reload_successful{s})",
-                    steps=RED_TO_GREEN,
-                ),
-                stat(
-                    "Age of the configuration",
-                    f"time() - min(blackbox_exporter_config_last_reload_success_timestamp_seconds{s})",
-                    unit="s",
-                ),
-            ),
-            "Probes": (
-                graph(
-                    "Probes by module",
-                    ("{{module}}", rate("probe_exporter_probes_total", "module")),
-                    unit="ops",
-                    stacked=True,
-                ),
-                graph(
-                    "Failed probes by reason",
-                    ("{{reason}}", rate("probe_exporter_probes_total", "reason", f'{many}result="failure"}}')),
-                    unit="ops",
-                    stacked=True,
-                ),
-                graph(
-                    "Duration of probes",
-                    ("median {{module}}", quantile(0.5, "probe_exporter_probe_duration_seconds", "module")),
-                    ("99 % {{module}}", quantile(0.99, "probe_exporter_probe_duration_seconds", "module")),
-                    unit="s",
-                ),
-                graph(
-                    "Running and waiting probes",
-                    ("running {{instance}}", f"sum by (instance) (probe_exporter_probes_in_flight{s})"),
-                    ("waiting {{instance}}", f"probe_exporter_probes_waiting{s}"),
-                ),
-            ),
-            "Load": (
-                graph(
-                    "Delay of the event loop",
-                    ("{{instance}}", f"probe_exporter_event_loop_lag_seconds{s}"),
-                    unit="s",
-                    about="Durations of probes include it. Above 0.1 s, add workers or replicas.",
-                ),
-                graph(
-                    "Wait for a slot, 99 %",
-                    ("{{instance}}", quantile(0.99, "probe_exporter_probe_wait_seconds", "instance")),
-                    unit="s",
-                ),
-                graph("CPU", ("{{instance}}", rate("process_cpu_seconds_total", "instance")), unit="none"),
-                graph("Memory", ("{{instance}}", f"process_resident_memory_bytes{s}"), unit="bytes"),
-                graph(
-                    "Open files, share of the limit",
-                    ("{{instance}}", f"process_open_fds{s} / process_max_fds{s}"),
-                    unit="percentunit",
-                ),
-                graph(
-                    "Requests by path and status",
-                    ("{{handler}} {{code}}", rate("probe_exporter_http_requests_total", "handler, code")),
-                    unit="reqps",
-                ),
-            ),
-            "What went wrong": (
-                graph(
-                    "Requests that were not probed",
-                    ("rejected, because too many run", rate("probe_exporter_probes_rejected_total", "job")),
-                    ("unknown module", rate("blackbox_module_unknown_total", "job")),
-                    ("target denied", rate("probe_exporter_targets_denied_total", "job")),
-                    ("address denied", rate("probe_exporter_addresses_denied_total", "job")),
-                    unit="reqps",
-                ),
-                graph(
-                    "Losses and errors",
-                    ("internal errors", rate("probe_exporter_internal_errors_total", "job")),
-                    ("lines of the log", rate("probe_exporter_log_lines_dropped_total", "job")),
-                    ("history: {{cause}}", rate("probe_exporter_history_lost_total", "cause")),
-                    unit="ops",
-                ),
-                graph(
-                    "Starts within an hour",
-                    ("{{instance}}", f"changes(process_start_time_seconds{s}[1h])"),
-                    ("workers of {{instance}}", f"increase(probe_exporter_worker_restarts_total{s}[1h])"),
-                ),
-                graph("Probers that failed to load", ("{{instance}}", f"probe_exporter_probers_not_loaded{s}")),
-            ),
+            "State": _exporter_state(),
+            "Probes": _exporter_probes(),
+            "Load": _exporter_load(),
+            "What went wrong": _exporter_errors(),
         },
     )
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
 from probe_exporter.addresses import literals
+from probe_exporter.addresses.host_names import is_name
 from probe_exporter.addresses.spellings import Address, Interpretation, Network, interpret, normal, readings
 from probe_exporter.prober.failure import ProbeFailed, Reason
 
@@ -150,7 +151,7 @@ def parse(text: str) -> TargetEntry:
         raise ValueError(f"{host!r} is not how an address is written here: is {' or '.join(meant)} meant?")
     if "*" in name:
         raise ValueError(f"{host!r}: a `*` stands for everything, or before a name: *.example.org")
-    if not literals.is_name(name):
+    if not is_name(name):
         raise ValueError(f"{host!r} is neither an address, a range of addresses nor a host name")
     return Pattern(text, port, name=name, below=host.startswith("*."))
 

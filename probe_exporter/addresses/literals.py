@@ -1,25 +1,12 @@
-"""IP addresses and host names as text: recognise them, hash them, encode international names (IDNA)."""
+"""IP addresses as text: recognise and normalise them, hash them, make addresses of sockets."""
 
 from __future__ import annotations
 
 import ipaddress
-import re
 import socket
-
-import idna
 
 from probe_exporter.addresses.cache import MAX_USUAL_BYTES, remembered
 from probe_exporter.prober.failure import ProbeFailed, Reason
-
-# What DNS is asked for: labels of letters, digits, underscores, and hyphens within. Digits alone are a misspelt address
-# (127.1, 127.0.0.01), which no resolver should guess at.
-_LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
-_DNS_NAME = re.compile(rf"(?=.{{1,253}}\.?$)(?=.*[A-Za-z_-]){_LABEL}(?:\.{_LABEL})*\.?|\.")
-
-
-MAX_NAME_CHARACTERS = 1024
-"""Characters of a host name that is encoded by IDNA, each of which takes some microseconds; DNS has 253 in ASCII."""
-
 
 MAX_LITERAL_CACHE_BYTES = 10 << 20
 """For the hosts of 20,000 targets, each some 240 bytes, in one of the two generations of a cache."""
@@ -35,11 +22,6 @@ def literal(host: str) -> str | None:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return str(address)
-
-
-def is_name(text: str) -> bool:
-    """Whether DNS can be asked for a name in ASCII."""
-    return _DNS_NAME.fullmatch(text) is not None
 
 
 def version(address: str) -> int:
@@ -71,19 +53,3 @@ def fingerprint(address: str) -> int:
     for byte in ipaddress.ip_address(address).packed:
         value = (value ^ byte) * 16777619 & 0xFFFFFFFF
     return value
-
-
-def to_ascii(host: str) -> str:
-    """Encode a host name by IDNA (UTS 46) if it is not ASCII, as DNS, TLS and HTTP need it.
-
-    Raises:
-        ValueError: it can't be a host name.
-    """
-    if host.isascii():
-        return host
-    if len(host) > MAX_NAME_CHARACTERS:
-        raise ValueError(f"{host[:20]!r}… is not a host name: it has more than {MAX_NAME_CHARACTERS} characters")
-    try:
-        return idna.encode(host, uts46=True).decode("ascii")
-    except idna.IDNAError as error:
-        raise ValueError(f"{host!r} is not a host name: {error}") from None

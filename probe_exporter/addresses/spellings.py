@@ -13,8 +13,8 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
 
-from probe_exporter.addresses import literals
 from probe_exporter.addresses.cache import remembered
+from probe_exporter.addresses.host_names import to_ascii
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -144,5 +144,5 @@ def _value(part: str, octal: int) -> int:
 def normal(host: str) -> str:
     """Return a name as it is compared: in ASCII, lower case, without the last dot."""
     with suppress(ValueError):  # an invalid name is refused by the lookup
-        host = literals.to_ascii(host)
+        host = to_ascii(host)
     return host.lower().rstrip(".")

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from probe_exporter.addresses import literals
+from probe_exporter.addresses.host_names import is_name, to_ascii
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import FilePath, Port, Text
 from probe_exporter.settings.rules import Block, exclusive
@@ -28,10 +29,10 @@ def _dns_name(text: str) -> str:
     Raises:
         ValueError: it is an address, or no name.
     """
-    name = literals.to_ascii(text)
+    name = to_ascii(text)
     if not name:
         return ""
-    if literals.literal(name) is not None or not literals.is_name(name):
+    if literals.literal(name) is not None or not is_name(name):
         raise ValueError(f"{text!r} is not a name that DNS can be asked for")
     return name
 

@@ -34,11 +34,11 @@ def of_config(loaded: Config, name: str) -> Module:
         NoModule: no module has this name.
     """
     if name not in loaded.modules:
-        raise NoModule(f"unknown module `{name}`{_hint(loaded, name)}")
+        raise NoModule(f"unknown module `{name}`{module_hint(loaded, name)}")
     return loaded.modules[name]
 
 
-def _hint(loaded: Config, name: str) -> str:
+def module_hint(loaded: Config, name: str) -> str:
     """Return what an unknown name may have meant: a module that uses the prober of this name, or a similar name."""
     if name in loaded.probers:
         using = [module.name for module in loaded.modules.values() if module.prober.name == name]
@@ -95,7 +95,7 @@ def with_settings(prober: Prober[Any], block: bytes, source: str) -> Module:
     read = document.read(block, source, prober.settings)
     settings = loading.validated(read, prober.settings)
     if settings is None or read.problems:
-        told = [f"{source} {problem.path}: {problem.message}" for problem in sorted(set(read.problems))]
+        told = [f"{source} {_with_flag(one.path, one.message)}" for one in sorted(set(read.problems))]
         raise NoModule("\n".join(told))
     return Module(prober.name, prober, settings, 0.0, Place(source))
 
@@ -165,8 +165,14 @@ def _told_as_flags(module: str) -> Iterator[None]:
         if not own:
             raise
         # What follows the prefix is PROBER.KEY.
-        told = [f"--set {one.path.removeprefix(prefix).partition('.')[2]}: {one.message}" for one in own]
+        told = [f"--set {_with_flag(one.path.removeprefix(prefix).partition('.')[2], one.message)}" for one in own]
         raise NoModule("\n".join(told)) from None
+
+
+def _with_flag(key: str, message: str) -> str:
+    """Return key and message of a problem, with the flag for the module's timeout, which is no key of a prober."""
+    is_timeout = key == "timeout" and message.startswith("unknown key")
+    return f"{key}: {message}; --timeout sets the timeout" if is_timeout else f"{key}: {message}"
 
 
 def _yaml(settings: Settings) -> bytes:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from probe_exporter.addresses import literals
 from probe_exporter.addresses.endpoints import join_host_port
 from probe_exporter.addresses.guard import Guard
+from probe_exporter.addresses.host_names import is_name
 from probe_exporter.config.discovery import DiscoverySettings
 from probe_exporter.discovery.groups import DiscoveryError, Target
 from probe_exporter.network import lookup
@@ -104,7 +105,7 @@ def _hosts(records: Sequence[Record]) -> Iterator[tuple[str, dict[str, str]]]:
             continue
         fields = record.text.rpartition("\t")[2].split(" ")
         host = fields[-1].rstrip(".").lower()
-        if literals.literal(host) is not None or (host and literals.is_name(host)):  # not the root: RFC 7505
+        if literals.literal(host) is not None or (host and is_name(host)):  # not the root: RFC 7505
             preference = {"__meta_probe_mx_preference": fields[0]} if record.type == TYPES["MX"] else {}
             yield host, preference
 

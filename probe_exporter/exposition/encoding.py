@@ -30,10 +30,15 @@ class Encoder(NamedTuple):
     blocks: Callable[[Iterable[Family], Format], Blocks]
     end: bytes = b""
 
+    def with_registry(self, samples: Samples, format: Format) -> bytes:
+        """Encode all samples of a run, and the families of its registry."""
+        blocks = dict(_without_duplicates(self.blocks(samples.collect(), format)))
+        return b"".join([blocks[name] for name in sorted(blocks)]) + self.end
+
 
 _ENCODERS = {
     "text": Encoder(text_format.text, text_format.blocks),
-    "openmetrics": Encoder(text_format.openmetrics, text_format.blocks, text_format.END_OF_OPENMETRICS),
+    "openmetrics": Encoder(text_format.text, text_format.blocks, text_format.END_OF_OPENMETRICS),
     "protobuf": Encoder(protobuf_format.delimited, protobuf_format.delimited_blocks),
     "protobuf-text": Encoder(protobuf_format.text, protobuf_format.text_blocks),
     "protobuf-compact": Encoder(protobuf_format.compact, protobuf_format.compact_blocks),
@@ -42,18 +47,12 @@ _ENCODERS = {
 
 def encode(samples: Samples, format: Format = TEXT) -> bytes:
     """Encode one probe's samples, and the families in its `Probe.registry`, in `format`."""
-    try:
-        return _encode(samples, format)
-    except (OverflowError, struct.error):  # an int beyond the range of float, such as a size that a peer sent
-        return _encode(samples.as_floats(), format)
-
-
-def _encode(samples: Samples, format: Format) -> bytes:
     encoder = _ENCODERS[format.encoding]
-    if not samples.has_registry:
-        return encoder.samples(samples, format)
-    blocks = dict(_without_duplicates(encoder.blocks(samples.collect(), format)))
-    return b"".join([blocks[name] for name in sorted(blocks)]) + encoder.end
+    write = encoder.with_registry if samples.has_registry else encoder.samples
+    try:
+        return write(samples, format)
+    except (OverflowError, struct.error):  # an int beyond the range of float, such as a size that a peer sent
+        return write(samples.as_floats(), format)
 
 
 def encode_families(families: Iterable[Family], format: Format = TEXT) -> bytes:

@@ -34,54 +34,57 @@ def merged(runs: Mapping[str, Samples], label: str = LABEL) -> Samples:
     """
     values = [value for samples in runs.values() for value in sorting.values(samples)]
     together = Samples()
-    for family in _families((label, tuple([(value, *sorting.key(samples)) for value, samples in runs.items()]))):
-        together.labelled[family.metric] = dict(
-            zip(family.series, [values[place] for place in family.places], strict=True)
-        )
+    found = _merged((label, tuple([(value, *sorting.key(samples)) for value, samples in runs.items()])))
+    together.series = dict(zip(found.series, [values[place] for place in found.places], strict=True))
     if any(samples.has_registry for samples in runs.values()):
         together.registry.register(_Registries(runs, label))
     return together
 
 
-class _MergedFamily(NamedTuple):
-    """One family of the result: its declaration, its series, and the places of their values among all runs' values."""
+class _Merged(NamedTuple):
+    """The series of the result, and the places of their values among all runs' values."""
 
-    metric: Metric
-    series: tuple[LabelValues, ...]
+    series: LabelledKey
     places: tuple[int, ...]
 
 
-def _weight(_key: object, families: list[_MergedFamily]) -> int:
-    """Return about the bytes of cached families: each series stands in the key and in a family."""
-    return sum(500 + sum(200 + 2 * sum(map(sys.getsizeof, labels)) for labels in family.series) for family in families)
+def _weight(_key: object, merged: _Merged) -> int:
+    """Return about the bytes of a cached result: each series stands in the key and in the result."""
+    return sum([350 + 2 * sum(map(sys.getsizeof, labels)) for _, labels in merged.series])
 
 
 @remembered(MAX_PAGES_BYTES, _weight)  # modules set the same series in the same order, for each target
-def _families(given: tuple[str, tuple[tuple[str, PlainKey, LabelledKey], ...]]) -> list[_MergedFamily]:
-    """Return the families of a response, for the name of the label and runs that have set some series."""
+def _merged(given: tuple[str, tuple[tuple[str, PlainKey, LabelledKey], ...]]) -> _Merged:
+    """Return the series of a response, for the name of the label and runs that have set some series."""
     label, runs = given
-    measured = [
-        (module, metric, values)
-        for module, plain, labelled in runs
-        for metric, series in (*[(metric, [()]) for metric in plain], *labelled)
-        for values in series
-    ]
+    measured: list[tuple[str, Metric, LabelValues, int]] = []
+    first = 0
+    for module, plain, labelled in runs:
+        measured += [
+            (module, metric, values, first + place)
+            for metric, found in sorting.by_metric(plain, labelled)
+            for values, place in found
+        ]
+        first += len(plain) + len(labelled)
     related: dict[str, list[Metric]] = {}
-    for _, metric, _ in measured:
+    for _, metric, _, _ in measured:
         relations = related.setdefault(_base(metric), [])
         if metric not in relations:
             relations.append(metric)
     declared = {
         name: _declaration(name, metrics, label) for metrics in related.values() for name in map(_sample_name, metrics)
     }
-    found: dict[Metric, dict[LabelValues, int]] = {}
-    for place, (module, metric, values) in enumerate(measured):
+    places: dict[Metric, dict[LabelValues, int]] = {}
+    for module, metric, values, place in measured:
         shared = declared[_sample_name(metric)]
         own = dict(zip(_exported(metric.labels, label), values, strict=True))
         # A label that a metric lacks gets an empty value, which Prometheus treats as absent.
         labels = (module, *[own.get(other, "") for other in shared.labels[1:]])
-        found.setdefault(shared, {})[labels] = place
-    return [_MergedFamily(metric, tuple(places), tuple(places.values())) for metric, places in found.items()]
+        places.setdefault(shared, {})[labels] = place
+    return _Merged(
+        tuple([(metric, labels) for metric, found in places.items() for labels in found]),
+        tuple([place for found in places.values() for place in found.values()]),
+    )
 
 
 def _base(metric: Metric) -> str:

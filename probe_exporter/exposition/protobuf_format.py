@@ -74,7 +74,7 @@ def delimited(samples: Samples, format: Format) -> bytes:
     """Encode a run's samples as messages, each preceded by its length."""
     page = _page(key(samples))
     body = bytearray(page.template)
-    found = values(samples)
+    found = [*values(samples)]
     for offset, place in page.holes:
         _DOUBLE.pack_into(body, offset, found[place])
     return bytes(body)

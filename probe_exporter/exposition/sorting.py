@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import NamedTuple
 
 from prometheus_client.metrics_core import Metric as Family
@@ -19,7 +20,7 @@ MAX_PAGES_BYTES = 16 << 20
 _RANKED_BY = {"histogram": "le", "gaugehistogram": "le", "summary": "quantile"}
 
 PlainKey = tuple[Metric, ...]
-LabelledKey = tuple[tuple[Metric, tuple[LabelValues, ...]], ...]
+LabelledKey = tuple[tuple[Metric, LabelValues], ...]
 
 
 class Series(NamedTuple):
@@ -31,16 +32,25 @@ class Series(NamedTuple):
 
 def key(samples: Samples) -> tuple[PlainKey, LabelledKey]:
     """Return the series that a run has set, in that order: the arguments of `sorted_series`, and the key of a cache."""
-    labelled = samples.labelled
-    return tuple(samples.plain), tuple([(metric, tuple(values)) for metric, values in labelled.items()])
+    return tuple(samples.plain), tuple(samples.series)
 
 
-def values(samples: Samples) -> list[float]:
-    """Return the values of the series of `key`, in the same order."""
-    found = [*samples.plain.values()]
-    for family in samples.labelled.values():
-        found += family.values()
-    return found
+def values(samples: Samples) -> Iterator[float]:
+    """Yield the values of the series of `key`, in the same order."""
+    return chain(samples.plain.values(), samples.series.values())
+
+
+def by_metric(plain: PlainKey, labelled: LabelledKey) -> Iterator[tuple[Metric, list[tuple[LabelValues, int]]]]:
+    """Yield the metrics of a run, those without labels first, each with its label values and the places of its values.
+
+    A place is an index of `values`.
+    """
+    for place, metric in enumerate(plain):
+        yield metric, [((), place)]
+    found: dict[Metric, list[tuple[LabelValues, int]]] = {}
+    for place, (metric, labels) in enumerate(labelled, len(plain)):
+        found.setdefault(metric, []).append((labels, place))
+    yield from found.items()
 
 
 def sorted_series(plain: PlainKey, labelled: LabelledKey) -> Iterator[tuple[Metric, list[Series]]]:
@@ -49,13 +59,9 @@ def sorted_series(plain: PlainKey, labelled: LabelledKey) -> Iterator[tuple[Metr
     If a prober declares one name twice, which is an error, the first one set is used, so that the exposition is valid.
     """
     blocks: dict[str, tuple[Metric, list[Series]]] = {}
-    for place, metric in enumerate(plain):
-        blocks.setdefault(metric.name, (metric, [Series((), place)]))
-    place = len(plain)
-    for metric, label_values in labelled:
-        rows = [Series(_pairs(metric, one), place + index) for index, one in enumerate(label_values)]
+    for metric, found in by_metric(plain, labelled):
+        rows = [Series(_pairs(metric, labels), place) for labels, place in found]
         blocks.setdefault(metric.name, (metric, sorted(rows)))
-        place += len(label_values)
     for name in sorted(blocks):
         yield blocks[name]
 

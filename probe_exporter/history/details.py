@@ -97,11 +97,8 @@ def mask_of(result: Result) -> Mask:
 
 def masked_samples(samples: Samples, mask: Mask) -> Samples:
     """Return the samples with secrets in labels masked; a prober with a registry of its own masks its labels itself."""
-    shown = {
-        metric: {tuple(map(mask.text, labels)): value for labels, value in series.items()}
-        for metric, series in samples.labelled.items()
-    }
-    return samples if shown == samples.labelled else samples.with_labelled(shown)
+    shown = {(metric, tuple(map(mask.text, labels))): value for (metric, labels), value in samples.series.items()}
+    return samples if shown == samples.series else samples.with_series(shown)
 
 
 def _families(samples: Samples) -> Iterator[dict[str, object]]:

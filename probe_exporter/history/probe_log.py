@@ -33,8 +33,8 @@ class ProbeLog:
 
     def write(self, result: Result) -> None:
         """Write a finished probe's lines to stderr; most probes have none."""
-        for event in result.probe.events:
-            if event.level >= self.level:
+        for line in result.probe.lines:
+            if line[1] >= self.level:
                 log_output.write(self.text(result))
                 return
 

@@ -15,6 +15,8 @@ LOOKUP_TIME = Metric("probe_dns_lookup_time_seconds", "Seconds that resolving th
 IP_PROTOCOL = Metric("probe_ip_protocol", "IP version of the target's address: 4 or 6; 0 if it has none.")
 IP_HASH = Metric("probe_ip_addr_hash", "Hash of the target's resolved address; changes when the address changes.")
 
+_RESOLVE = ("resolve",)
+
 
 async def choose_address(probe: Probe, host: str, settings: AddressSettings, seconds: Metric | None = None) -> str:
     """Return the address to probe, chosen as the prober's settings say, and report the choice.
@@ -31,7 +33,9 @@ async def choose_address(probe: Probe, host: str, settings: AddressSettings, sec
         probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback
     )
     if seconds is not None:
-        probe.set(seconds, probe.samples.get(LOOKUP_TIME), "resolve")
+        if seconds.arity != 1:
+            probe.set(seconds, 0, "resolve")  # raises the error
+        probe.samples.series[seconds, _RESOLVE] = probe.samples.plain[LOOKUP_TIME]
     return address
 
 
@@ -52,27 +56,37 @@ async def resolve(probe: Probe, host: str, *, preferred: str = "ip6", fallback: 
     try:
         with probe.phase("resolve") as phase:
             phase.about = host
-            address = await _choose(probe, host, family, fallback)
+            address = _given(probe, host, family, fallback) or await _found(probe, host, family, fallback)
     finally:
-        probe.set(LOOKUP_TIME, whole_nanoseconds(time.perf_counter() - started))
-        probe.set(IP_PROTOCOL, literals.version(address) if address else 0)
-        probe.set(IP_HASH, literals.fingerprint(address) if address else 0)
+        plain = probe.samples.plain  # `set` would check what these are
+        plain[LOOKUP_TIME] = whole_nanoseconds(time.perf_counter() - started)
+        plain[IP_PROTOCOL] = literals.version(address) if address else 0
+        plain[IP_HASH] = literals.fingerprint(address) if address else 0
     probe.log("Resolved target address", host=host, ip=address)
     return address
 
 
-async def _choose(probe: Probe, host: str, family: int, fallback: bool) -> str:
+def _given(probe: Probe, host: str, family: int, fallback: bool) -> str:
+    """Return the address if the host is one; empty for a name.
+
+    Raises:
+        ProbeFailed: the address is of the wrong family.
+    """
+    known = literal(probe, host)
+    if known is None:
+        return ""
+    if not fallback and literals.version(known) != family:
+        raise ProbeFailed(Reason.DNS_NO_ADDRESS, f"{host} is not an IPv{family} address")
+    return known if probe.network is None else probe.network.target_address(host, [known], known)
+
+
+async def _found(probe: Probe, host: str, family: int, fallback: bool) -> str:
+    """Return an address of a name."""
     if not host:
         raise ProbeFailed(Reason.TARGET_INVALID, "the target names no host")
-    network = probe.network
-    known = literal(probe, host)
-    if known is not None:
-        if fallback or literals.version(known) == family:
-            return known if network is None else network.target_address(host, [known], known)
-        raise ProbeFailed(Reason.DNS_NO_ADDRESS, f"{host} is not an IPv{family} address")
     addresses = await lookup(probe, host, 0 if fallback else family)
     chosen = next((a for a in addresses if literals.version(a) == family), addresses[0])
-    return chosen if network is None else network.target_address(host, addresses, chosen)
+    return chosen if probe.network is None else probe.network.target_address(host, addresses, chosen)
 
 
 async def resolve_all(probe: Probe, host: str, *, preferred: str) -> list[str]:

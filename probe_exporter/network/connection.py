@@ -18,9 +18,8 @@ import contextlib
 import errno
 import os
 import time
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
@@ -55,8 +54,7 @@ MAX_HANDSHAKE_SECONDS = 10.0
 """Seconds that a TLS handshake may take, even if the deadline is later: the original's limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Secure:
+class Secure(NamedTuple):
     """How to start TLS: the context, and the server name to send (SNI) and to verify."""
 
     context: ClientContext
@@ -334,7 +332,8 @@ class Connection(asyncio.Protocol):
             raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
         self.handshake = layer.handshake
         self._layers.append(layer)
-        self.restart(self._decrypt(len(self._layers) - 1, b""))  # what came along with the handshake's last message
+        # Data may have come along with the handshake's last message.
+        self.restart(self._decrypt(len(self._layers) - 1, b"") if layer.has_more() else b"")
         if layer.behind:
             self._go_on_next_turn()
 
@@ -379,7 +378,7 @@ class Connection(asyncio.Protocol):
             unsent = transport.get_write_buffer_size()
             if not self._ended:  # after the peer's close_notify no answer is needed
                 for layer in reversed(self._layers):
-                    last = layer.encrypt(last)
+                    last = layer.encrypt(last) if last else b""
                     layer.close()
                     last += layer.outgoing()
                 if last:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from probe_exporter.addresses.literals import is_name, literal, to_ascii, version
+from probe_exporter.addresses.host_names import is_name, to_ascii
+from probe_exporter.addresses.literals import literal, version
 from probe_exporter.network import resolv_conf
 from probe_exporter.network.address_order import in_order
 from probe_exporter.network.dns_query import Question

@@ -36,7 +36,7 @@ from aioquic.quic.events import (
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
 from aioquic.tls import AlertDescription, CipherSuite, Group
 
-from probe_exporter.addresses import literals
+from probe_exporter.addresses.host_names import to_ascii
 from probe_exporter.network import opening
 from probe_exporter.network.connection import MAX_HANDSHAKE_SECONDS, MAX_QUICK_HANDSHAKE_BYTES
 from probe_exporter.network.datagrams import Datagrams
@@ -127,7 +127,7 @@ async def dial(
 
 def _configuration(context: QuicContext, server_name: str, protocol: str) -> QuicConfiguration:
     try:
-        server_name = literals.to_ascii(server_name.rstrip("."))
+        server_name = to_ascii(server_name.rstrip("."))
     except ValueError as error:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"tls_config: {error}") from None
     configuration = QuicConfiguration(

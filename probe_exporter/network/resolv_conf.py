@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from probe_exporter.addresses import literals
+from probe_exporter.addresses.host_names import is_name
 from probe_exporter.prober.failure import check_files
 
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -117,7 +118,7 @@ class _ParsedLines:
 
 
 def _domains(words: list[str]) -> tuple[str, ...]:
-    return tuple(word.strip(".") for word in words if literals.is_name(word) and word != ".")
+    return tuple(word.strip(".") for word in words if is_name(word) and word != ".")
 
 
 def _domain_of_this_machine() -> tuple[str, ...]:

@@ -3,10 +3,12 @@
 How it works:
 
 * A timer of the event loop costs several microseconds to set and cancel, and nearly every deadline ends unused.
-* So deadlines wait in buckets of `TICK` seconds, and only the earliest bucket has a timer.
-* A new deadline is added to the set of its bucket, and one that ends is removed from it. Neither touches the loop's
-  timers, unless the bucket is new and earlier than all others.
-* When the timer fires, every deadline of the due buckets expires: it cancels its task. The next bucket gets a timer.
+* So the deadlines of the next `NEAR_TICKS` wait in buckets of `TICK` seconds, one set for each, and all others in one
+  set. A new deadline is added to its set, and one that ends is removed from it. Most are far away when they begin and
+  end soon, so that neither touches a bucket or a timer.
+* There is one timer, for the earliest bucket, or for the time up to which there are buckets. When that time comes, the
+  deadlines that are near by then are moved to new buckets.
+* When the timer fires, every deadline of the due buckets expires: it cancels its task.
 * At most `MAX_EXPIRED_IN_A_TURN` expire in one turn of the loop, in which their tasks also end. Thousands may be due at
   once: those of probes that began together, or after the process got no CPU for a while.
 * A deadline is rounded up to the end of its bucket, so it expires up to a tick late and never early.
@@ -26,10 +28,13 @@ from typing import Self
 TICK = 0.01
 """Seconds that one bucket spans."""
 
+NEAR_TICKS = 100
+"""Ticks for which there are buckets. All deadlines are looked through once in this time: 0.2 ms for 4,000."""
+
 MAX_EXPIRED_IN_A_TURN = 64
 """Deadlines that expire in one turn: to end a probe takes about 0.1 ms."""
 
-_NEVER = 1 << 62
+_NEVER = float("inf")
 _NOTHING = 0.001  # seconds; the resolution of the loop's clock, so a shorter time counts as none
 
 
@@ -38,46 +43,65 @@ class _Buckets:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._buckets: dict[int, set[Deadline]] = {}
-        self._armed = _NEVER  # the bucket that the timer is for
+        self._near: dict[float, set[Deadline]] = {}  # by tick
+        self._far: set[Deadline] = set()  # those after the horizon
+        self._horizon = 0.0  # the last tick for which there are buckets
+        self._armed = _NEVER  # the tick that the timer is for
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, deadline: Deadline) -> None:
-        bucket = self._buckets.get(deadline.tick)
-        if bucket is not None:
-            bucket.add(deadline)
-            return
-        self._buckets[deadline.tick] = {deadline}
+    def add(self, deadline: Deadline, now: float) -> set[Deadline]:
+        """Add a deadline, and return the set that it is in.
+
+        Args:
+            now: the loop's time.
+        """
+        if self._timer is None:
+            self._horizon = now / TICK + NEAR_TICKS
+        if deadline.tick > self._horizon:
+            self._far.add(deadline)
+            if self._armed > self._horizon:
+                self._arm(self._horizon)
+            return self._far
+        bucket = self._bucket(deadline)
         if deadline.tick < self._armed:
             self._arm(deadline.tick)
+        return bucket
 
-    def discard(self, deadline: Deadline) -> None:
-        bucket = self._buckets.get(deadline.tick)
-        if bucket is not None:
-            bucket.discard(deadline)
-            if not bucket:
-                del self._buckets[deadline.tick]
+    def _bucket(self, deadline: Deadline) -> set[Deadline]:
+        """Add a deadline to its bucket, and return that."""
+        bucket = self._near.setdefault(deadline.tick, set())
+        bucket.add(deadline)
+        return bucket
 
-    def _arm(self, tick: int) -> None:
+    def _arm(self, tick: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._armed = tick
         self._timer = self.loop.call_at(tick * TICK, self._expire_due)
 
     def _expire_due(self) -> None:
-        """Expire the deadlines that are due, and set the timer for the next bucket."""
-        self._timer, self._armed = None, _NEVER
-        now = int(self.loop.time() / TICK + 1e-6)
+        """Expire the deadlines that are due, and set the timer for what comes next."""
+        now = self.loop.time() / TICK + 1e-6
         left = MAX_EXPIRED_IN_A_TURN
-        for tick in sorted(tick for tick in self._buckets if tick <= now):
-            bucket = self._buckets[tick]
+        for tick in sorted([tick for tick in self._near if tick <= now]):
+            bucket = self._near[tick]
             while bucket and left:
                 bucket.pop().expire()
                 left -= 1
-            if not bucket:
-                del self._buckets[tick]
-        if self._buckets:
-            self._arm(min(self._buckets))
+        if now >= self._horizon:
+            self._horizon = now + NEAR_TICKS
+            self._move_near()
+        self._near = {tick: bucket for tick, bucket in self._near.items() if bucket}
+        self._timer, self._armed = None, _NEVER
+        following = [*self._near, self._horizon] if self._far else self._near
+        if following:
+            self._arm(min(following))
+
+    def _move_near(self) -> None:
+        """Move the deadlines that are near by now to buckets."""
+        for deadline in [deadline for deadline in self._far if deadline.tick <= self._horizon]:
+            self._far.discard(deadline)
+            deadline.among = self._bucket(deadline)
 
 
 _running: _Buckets | None = None
@@ -98,9 +122,11 @@ class Deadline:
 
     Attributes:
         expired: whether the deadline has cancelled the body.
+        tick: when it expires.
+        among: the set of deadlines that it is in.
     """
 
-    __slots__ = ("_buckets", "_cancelling", "_task", "_when", "expired", "tick")
+    __slots__ = ("_cancelling", "_task", "_when", "among", "expired", "tick")
 
     def __init__(self, when: float) -> None:
         """
@@ -108,11 +134,7 @@ class Deadline:
             when: in seconds, on the running loop's clock.
         """
         self.expired = False
-        self.tick = -int(-when // TICK)  # rounded up
-        self._buckets = _buckets_of(asyncio.get_running_loop())
         self._when = when
-        self._task: asyncio.Task[object] | None = None
-        self._cancelling = 0
 
     def expire(self) -> None:
         """Cancel the task, because the time has come."""
@@ -121,15 +143,19 @@ class Deadline:
             self._task.cancel()
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task: asyncio.Task[object] | None = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a deadline needs a running task")
-        self._task = task
+        self._task: asyncio.Task[object] | None = task
         self._cancelling = task.cancelling()
-        if self._when - self._buckets.loop.time() >= _NOTHING:
-            self._buckets.add(self)
+        self.tick = -(-self._when // TICK)  # rounded up
+        now = loop.time()
+        if self._when - now >= _NOTHING:
+            self.among = _buckets_of(loop).add(self, now)
         else:
-            self._buckets.loop.call_soon(self.expire)
+            self.among = set()
+            loop.call_soon(self.expire)
         return self
 
     def __exit__(
@@ -137,7 +163,7 @@ class Deadline:
     ) -> None:
         task, self._task = self._task, None
         if not self.expired:
-            self._buckets.discard(self)
+            self.among.discard(self)
         elif task is not None and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 

@@ -119,7 +119,7 @@ class Reason(StrEnum):
     EXPECTATION = "expectation", "The target responded, but not as the module expects."
     TIMEOUT_RESPONSE = "timeout_response", "Connected, but the response head did not arrive in time."
     TIMEOUT_TRANSFER = "timeout_transfer", "The response began, but its body did not end in time."
-    TIMEOUT_PROBE = "timeout_probe", "The probe timed out in any other phase."
+    TIMEOUT_PROBE = "timeout_probe", "The probe timed out in a phase whose timeout has no reason of its own."
     INTERNAL_ERROR = "internal_error", "A bug in the exporter or in a prober; the exporter's log has the traceback."
 
 

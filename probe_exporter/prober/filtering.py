@@ -43,9 +43,7 @@ class MetricFilter:
         """Return the samples that are exposed."""
         kept = Samples()
         kept.plain = {metric: value for metric, value in samples.plain.items() if self._keeps_declared(metric.name)}
-        kept.labelled = {
-            metric: series for metric, series in samples.labelled.items() if self._keeps_declared(metric.name)
-        }
+        kept.series = {one: value for one, value in samples.series.items() if self._keeps_declared(one[0].name)}
         if samples.has_registry:
             families = [family for family in samples.registry.collect() if self._keeps_family(family)]
             if families:

@@ -19,8 +19,11 @@ from probe_exporter.prober.deadline import Late, within
 from probe_exporter.prober.failure import ProbeFailed
 from probe_exporter.prober.metrics import Metric, Samples, whole_nanoseconds
 
+Line = tuple[float, int, str, dict[str, object], CodeType, int]
+"""The fields of an `Event`. A plain tuple is the cheapest kind of record, and a run makes a dozen."""
 
-class Event(NamedTuple):  # the cheapest kind of record: a run makes a dozen
+
+class Event(NamedTuple):
     """One line of a probe's log, as data; it is formatted when a client requests it."""
 
     time: float  # Unix seconds
@@ -36,8 +39,6 @@ class Event(NamedTuple):  # the cheapest kind of record: a run makes a dozen
         lines = (line for start, end, line in self.code.co_lines() if start <= self.instruction < end)
         return next(lines, None) or self.code.co_firstlineno
 
-
-_new = tuple.__new__
 
 Span = tuple[str, float, float, str, bool]
 """A phase that has ended: name, start by `time.perf_counter`, seconds, `Phase.about`, whether an error ended it."""
@@ -58,41 +59,44 @@ class Evidence(Protocol):
 
 
 class Phase:
-    """A timed part of a probe.
+    """A timed part of a probe; `Probe.phase` makes it.
 
     Attributes:
         seconds: its duration, once it has ended.
         about: what it deals with, for the report: an address, a host name, a URL.
     """
 
-    __slots__ = ("_metric", "_outer", "_probe", "_started", "about", "name", "seconds")
-
-    def __init__(self, probe: Probe, name: str, metric: Metric | None = None) -> None:
-        self.name = name
-        self.about = ""
-        self.seconds = 0.0
-        self._metric = metric
-        self._probe = probe
-        self._outer = probe.current_phase
-        self._started = 0.0
+    __slots__ = ("about", "metric", "name", "outer", "probe", "seconds", "started")
+    name: str
+    about: str
+    seconds: float
+    # Of `Probe.phase` and the methods below alone:
+    probe: Probe
+    metric: Metric | None
+    outer: str  # the phase around it
+    started: float
 
     def __enter__(self) -> Self:
-        self._probe.current_phase = self.name
-        self._started = time.perf_counter()
+        self.probe.current_phase = self.name
+        self.started = time.perf_counter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.seconds = time.perf_counter() - self._started
-        spans = self._probe.spans
-        if len(spans) < MAX_SPANS:
-            spans.append((self.name, self._started, self.seconds, self.about, kind is not None))
-        if self._metric is not None:
-            before = self._probe.samples.get(self._metric, self.name, default=0.0)
-            self._probe.set(self._metric, whole_nanoseconds(before + self.seconds), self.name)
+        self.seconds = seconds = time.perf_counter() - self.started
+        probe = self.probe
+        if len(probe.spans) < MAX_SPANS:
+            probe.spans.append((self.name, self.started, seconds, self.about, kind is not None))
+        if (metric := self.metric) is not None:
+            series, one = probe.samples.series, (metric, (self.name,))
+            seconds = whole_nanoseconds(series.get(one, 0.0) + seconds)
+            if metric.arity == 1 and type(self.name) is str:
+                series[one] = seconds
+            else:
+                probe.set(metric, seconds, self.name)  # raises the error
         if kind is None:  # after a failure the phase remains, for the result
-            self._probe.current_phase = self._outer
+            probe.current_phase = self.outer
 
 
 class Network(Protocol):
@@ -166,7 +170,6 @@ class Probe:
         samples: the measured values.
         set, add: set or add to one sample, ``probe.set(DURATION, 0.2, "connect")``; methods of `samples`.
         observe: count one value in a histogram, ``probe.observe(LATENCY, 0.2)``; a method of `samples`.
-        events: the log of this run.
         failure: the first failure noted; `failed_phase` is its phase.
     """
 
@@ -175,11 +178,11 @@ class Probe:
         "add",
         "current_phase",
         "deadline",
-        "events",
         "evidence",
         "failed_phase",
         "failure",
         "handshake",
+        "lines",
         "network",
         "observe",
         "requests_ocsp",
@@ -211,8 +214,8 @@ class Probe:
         self.set = samples.set
         self.add = samples.add
         self.observe = samples.observe
-        self.events: list[Event] = []
         # For the report of the probe, and not for probers:
+        self.lines: list[Line] = []  # `events` has the same by name
         self.spans: list[Span] = []  # the phases that have ended
         self.evidence: list[Evidence] = []  # what peers sent to identify themselves
         self.requests_ocsp = False  # whether handshakes ask for a stapled OCSP response
@@ -229,6 +232,11 @@ class Probe:
         return self.deadline - self._clock()
 
     @property
+    def events(self) -> list[Event]:
+        """The log of this run."""
+        return [Event(*line) for line in self.lines]
+
+    @property
     def registry(self) -> CollectorRegistry:
         """The registry of this run, for prometheus_client's types."""
         return self.samples.registry
@@ -242,7 +250,14 @@ class Probe:
                 failure; the durations of a phase that is entered several times are added up. Without it, use
                 ``as phase`` and ``phase.seconds``.
         """
-        return Phase(self, name, seconds)
+        phase = Phase()  # a call of `__init__` would take as long as the rest
+        phase.name = name
+        phase.about = ""
+        phase.seconds = 0.0
+        phase.probe = self
+        phase.metric = seconds
+        phase.outer = self.current_phase
+        return phase
 
     @contextmanager
     def optional(self, question: str, *, needed: bool = False) -> Iterator[None]:
@@ -279,5 +294,4 @@ class Probe:
     def log(self, message: str, /, *, level: int = logging.DEBUG, **fields: object) -> None:
         """Add a line to the log of this run. It costs an append: the text is made on request. Log no secrets."""
         caller = sys._getframe(1)  # noqa: SLF001  (the fast way, and documented)
-        # Not `Event(…)`, whose function in Python takes longer than all the rest of this one.
-        self.events.append(_new(Event, (time.time(), level, message, fields, caller.f_code, caller.f_lasti)))
+        self.lines.append((time.time(), level, message, fields, caller.f_code, caller.f_lasti))

@@ -103,6 +103,8 @@ class CertificateFileSettings(CertificateSettings):
 
 
 class _File(NamedTuple):
+    """A file that was read; its name is `printable`."""
+
     name: str
     data: bytes
 
@@ -216,7 +218,8 @@ def read_target(target: str, directories: Sequence[str]) -> _Read:
     try:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             return _read_directory(descriptor, root, real)
-        return _Read([_File(target, _read(descriptor, target))], [])
+        name = printable(target)
+        return _Read([_File(name, _read(descriptor, name))], [])
     finally:
         os.close(descriptor)
 
@@ -310,13 +313,25 @@ def _read_below(root: str, real: str, name: str) -> _File | None:
     path = os.path.realpath(os.path.join(real, name))  # noqa: PTH118  # a directory of links, as Kubernetes has it
     if not Path(path).is_relative_to(root):
         return None
-    opened = _open_below(root, path, name)
+    shown = printable(name)
+    opened = _open_below(root, path, shown)
     try:
         if stat.S_ISDIR(os.fstat(opened).st_mode):
             return None
-        return _File(name, _read(opened, name))
+        return _File(shown, _read(opened, shown))
     finally:
         os.close(opened)
+
+
+def printable(name: str) -> str:
+    r"""Return a file's name as text that UTF-8 can encode; different names stay different.
+
+    A byte that is not UTF-8 becomes ``\xff``, and backslashes in that name are doubled. They are doubled too in a name
+    with a backslash before an ``x``, which would otherwise look like such a byte. All other names stay as they are.
+    """
+    if "\\x" not in name and not any("\udc80" <= one <= "\udcff" for one in name):
+        return name
+    return name.replace("\\", "\\\\").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _certificate_names(descriptor: int) -> list[str]:

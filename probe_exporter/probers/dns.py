@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Annotated, NamedTuple
@@ -18,11 +18,11 @@ from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.metrics import LabelledSeries, Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.steps import shown
 from probe_exporter.protocols.dns.codes import CLASSES, RCODES, TYPES, rcode_name
-from probe_exporter.protocols.dns.message import Query, Response, decode, decode_after_id, number_of
+from probe_exporter.protocols.dns.message import Query, Response, Section, decode, decode_after_id, has_id
 from probe_exporter.protocols.dns.wire import Malformed
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Text, encode, nearest
@@ -68,7 +68,7 @@ class RRValidator(Settings):
     fail_if_not_matches_regexp: tuple[LateRegexp, ...] = ()
     fail_if_none_matches_regexp: tuple[LateRegexp, ...] = ()
 
-    @cached_property
+    @property
     def demands_nothing(self) -> bool:
         """Whether no expression is set."""
         return not any(getattr(self, key) for key in type(self).model_fields)
@@ -78,6 +78,14 @@ class RRValidator(Settings):
             for regexp in getattr(self, key):
                 if regexp.error:
                     yield key, f"{regexp.error}: probes that use it will fail"
+
+
+class Check(NamedTuple):
+    """The expressions for one section."""
+
+    section: str
+    validator: RRValidator
+    reason: Reason  # of a failure
 
 
 def _name_where_written(block: Block) -> Iterator[tuple[str, str]]:
@@ -144,6 +152,29 @@ class DnsSettings(CertificateSettings, SourceSettings):
         except ValueError as error:
             raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"query_name is not a domain name: {error}") from None
 
+    @cached_property
+    def codes(self) -> frozenset[int]:
+        """The numbers of the valid response codes.
+
+        Raises:
+            ProbeFailed: one of `valid_rcodes` is no response code.
+        """
+        valid = ("NOERROR",) if self.valid_rcodes is None else self.valid_rcodes
+        for name in valid:
+            if name not in RCODES:
+                raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"valid_rcodes: there is no response code {name!r}")
+        return frozenset(RCODES[name] for name in valid)
+
+    @cached_property
+    def checks(self) -> tuple[Check, ...]:
+        """The checks of the sections for which there are expressions."""
+        every = (
+            Check("answer", self.validate_answer_rrs, Reason.DNS_ANSWER_MISMATCH),
+            Check("authority", self.validate_authority_rrs, Reason.DNS_AUTHORITY_MISMATCH),
+            Check("additional", self.validate_additional_rrs, Reason.DNS_ADDITIONAL_MISMATCH),
+        )
+        return tuple(check for check in every if not check.validator.demands_nothing)
+
 
 # --- metrics -----------------------------------------------------------------------------------------------
 
@@ -156,6 +187,9 @@ TRUNCATED = Metric(
     "probe_dns_response_truncated", "Whether the server truncated the response (flag TC); 0 without a response."
 )
 SERIAL = Metric("probe_dns_serial", "Serial number of the zone, from the last SOA record of the answer section.")
+
+_WITHOUT_PHASES: LabelledSeries = {(DURATION, (phase,)): 0 for phase in ("resolve", "connect", "request")}
+_WITHOUT_RESPONSE = dict.fromkeys((ANSWER_RRS, AUTHORITY_RRS, ADDITIONAL_RRS, QUERY_SUCCEEDED, TRUNCATED), 0)
 
 # --- the probe ---------------------------------------------------------------------------------------------
 
@@ -176,10 +210,8 @@ async def probe_dns(probe: Probe, settings: DnsSettings) -> None:
     """Sends one query to a DNS server, and checks its response."""
     if not settings.query_name:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "the module has no query_name")
-    for phase in ("resolve", "connect", "request"):
-        probe.set(DURATION, 0, phase)
-    for metric in (ANSWER_RRS, AUTHORITY_RRS, ADDITIONAL_RRS, QUERY_SUCCEEDED, TRUNCATED):
-        probe.set(metric, 0)
+    probe.samples.series.update(_WITHOUT_PHASES)
+    probe.samples.plain.update(_WITHOUT_RESPONSE)
     if settings.transport_protocol not in ("", "udp", "tcp"):
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, "transport_protocol is neither udp nor tcp")
     default = PORT_OF_TLS if settings.dns_over_tls else PORT
@@ -209,20 +241,20 @@ def _check_usable(settings: DnsSettings) -> None:
 
 async def _ask_over_udp(probe: Probe, settings: DnsSettings, address: str, port: int) -> Response:
     """Send the query in a datagram. Skip responses to other queries, as the original does: they may just be late."""
-    query, number = settings.query, secrets.randbits(16)
+    query, number = settings.query, os.urandom(2)
     with probe.phase("connect", DURATION):
         datagrams = await opening.dial_udp(probe, address, port, source=settings.source_ip_address)
     strays = 0
     try:
         with probe.phase("request", DURATION):
             datagrams.send(query.message(number))
-            while _number_of(message := await datagrams.read()) != number:
+            while not _has_id(message := await datagrams.read(), number):
                 strays += 1
                 if strays <= MAX_LOGGED_STRAYS:
                     probe.log("Skipping a response with another id", bytes=len(message))
                 if strays % MAX_LOGGED_STRAYS == 0:
                     await asyncio.sleep(0)  # a flood of them must not hold the event loop
-            return await _decode(message, query)
+            return _decoded(message, query) if len(message) <= MAX_INLINE_BYTES else await _decode(message, query)
     except asyncio.CancelledError:
         probe.fail(_unanswered(strays))  # only the first failure counts: the deadline, or a client that disconnected
         raise
@@ -232,7 +264,7 @@ async def _ask_over_udp(probe: Probe, settings: DnsSettings, address: str, port:
 
 async def _ask_over_tcp(probe: Probe, settings: DnsSettings, host: str, address: str, port: int) -> Response:
     """Send the query over TCP or TLS (RFC 7766, RFC 7858)."""
-    query, number = settings.query, secrets.randbits(16)
+    query, number = settings.query, os.urandom(2)
     secure = None
     if settings.dns_over_tls:
         server_name = settings.tls_config.server_name or host
@@ -246,9 +278,9 @@ async def _ask_over_tcp(probe: Probe, settings: DnsSettings, host: str, address:
             message = query.message(number)
             connection.send(len(message).to_bytes(2, "big") + message)
             received = await _read_message(connection)
-            if _number_of(received) != number:
+            if not _has_id(received, number):
                 raise _unanswered(1)
-            return await _decode(received, query)
+            return _decoded(received, query) if len(received) <= MAX_INLINE_BYTES else await _decode(received, query)
     except asyncio.CancelledError:
         probe.fail(_unanswered(0))
         raise
@@ -275,22 +307,35 @@ def _unanswered(strangers: int) -> ProbeFailed:
     return ProbeFailed(Reason.DNS_QUERY_TIMEOUT, "no answer to the query in time")
 
 
-def _number_of(message: bytes) -> int:
+def _has_id(message: bytes, number: bytes) -> bool:
     try:
-        return number_of(message)
+        return has_id(message, number)
     except Malformed as error:
         raise ProbeFailed(Reason.DNS_RESPONSE_MALFORMED, f"the answer is not DNS: {error}") from None
 
 
-async def _decode(message: bytes, query: Query) -> Response:
-    """Decode a message that must be the response to the query."""
+def _decoded(message: bytes, query: Query) -> Response:
+    """Decode a small message that must be the response to the query."""
     try:
-        if len(message) <= MAX_INLINE_BYTES:
-            response = decode_after_id(message[2:])
-        else:
-            response = await asyncio.to_thread(decode, message)
+        return _expected(decode_after_id(message[2:]), query)
     except Malformed as error:
-        raise ProbeFailed(Reason.DNS_RESPONSE_MALFORMED, f"the response can't be decoded: {error}") from None
+        raise _undecodable(error) from None
+
+
+async def _decode(message: bytes, query: Query) -> Response:
+    """Decode a large message that must be the response to the query, in a thread."""
+    try:
+        return _expected(await asyncio.to_thread(decode, message), query)
+    except Malformed as error:
+        raise _undecodable(error) from None
+
+
+def _undecodable(error: Malformed) -> ProbeFailed:
+    return ProbeFailed(Reason.DNS_RESPONSE_MALFORMED, f"the response can't be decoded: {error}")
+
+
+def _expected(response: Response, query: Query) -> Response:
+    """Return the response if it is one, and to the query."""
     if not response.is_response:
         raise ProbeFailed(Reason.DNS_RESPONSE_NO_FLAG, "the server sent a query, not a response: flag QR is missing")
     if not response.answers(query):
@@ -302,36 +347,33 @@ async def _decode(message: bytes, query: Query) -> Response:
 
 
 def _report(probe: Probe, settings: DnsSettings, response: Response) -> None:
-    probe.set(ANSWER_RRS, len(response.answer))
-    probe.set(AUTHORITY_RRS, len(response.authority))
-    probe.set(ADDITIONAL_RRS, len(response.additional))
-    probe.set(QUERY_SUCCEEDED, 1)
-    probe.set(TRUNCATED, 1 if response.is_truncated else 0)
+    answers = len(response.answer)
+    plain = probe.samples.plain  # `set` would check what these are
+    plain[ANSWER_RRS] = answers
+    plain[AUTHORITY_RRS] = len(response.authority)
+    plain[ADDITIONAL_RRS] = len(response.additional)
+    plain[QUERY_SUCCEEDED] = 1
+    plain[TRUNCATED] = 1 if response.is_truncated else 0
     if settings.query_type == "SOA":
         zones = [record for record in response.answer if record.type == TYPES["SOA"]]
         probe.set(SERIAL, zones[-1].serial if zones else 0)
-    probe.log("Got response", rcode=rcode_name(response.rcode), answers=len(response.answer))
+    probe.log("Got response", rcode=rcode_name(response.rcode), answers=answers)
 
 
 async def _check(probe: Probe, settings: DnsSettings, response: Response) -> None:
     """Check the response code, then each section."""
-    valid = ("NOERROR",) if settings.valid_rcodes is None else settings.valid_rcodes
-    for name in valid:
-        if name not in RCODES:
-            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"valid_rcodes: there is no response code {name!r}")
-    if response.rcode not in [RCODES[name] for name in valid]:
+    if response.rcode not in settings.codes:
         raise ProbeFailed(Reason.DNS_RCODE, f"the response code {rcode_name(response.rcode)} is not a valid one")
-    sections = (
-        ("answer", response.answer, settings.validate_answer_rrs, Reason.DNS_ANSWER_MISMATCH),
-        ("authority", response.authority, settings.validate_authority_rrs, Reason.DNS_AUTHORITY_MISMATCH),
-        ("additional", response.additional, settings.validate_additional_rrs, Reason.DNS_ADDITIONAL_MISMATCH),
-    )
-    for name, records, validator, reason in sections:
-        if validator.demands_nothing:
-            continue
-        texts = [record.text for record in records]
-        probe.log("Validating records", section=name, records=texts)
-        if mismatch := await _find_mismatch(validator, texts):
+    for check in settings.checks:
+        name, validator, reason = check
+        section: Section = getattr(response, name)
+        probe.log("Validating records", section=name, records=section.texts)
+        if section.check is not check:
+            mismatch = await _find_mismatch(validator, section.lines)
+            section.check, section.outcome = check, mismatch
+        else:
+            mismatch = section.outcome
+        if mismatch is not None:
             what = f"the {name} section: {mismatch.what}{_hint(settings, response)}"
             raise ProbeFailed(reason, what, **mismatch.fields)
 
@@ -353,9 +395,8 @@ class _Mismatch(NamedTuple):
     fields: dict[str, str]  # the record and the regular expression that decided, if there are such
 
 
-async def _find_mismatch(validator: RRValidator, texts: list[str]) -> _Mismatch | None:
+async def _find_mismatch(validator: RRValidator, records: Sequence[bytes]) -> _Mismatch | None:
     """Return the first check that the records fail. Much text is searched in a thread."""
-    records = [encode(text) for text in texts]
     if sum(map(len, records)) <= MAX_INLINE_TEXT_BYTES:
         return _mismatch(validator, records)
     return await asyncio.to_thread(_mismatch, validator, records)

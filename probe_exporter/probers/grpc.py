@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field as Default
 
-from probe_exporter.addresses import literals
 from probe_exporter.addresses.endpoints import join_host_port
+from probe_exporter.addresses.host_names import to_ascii
 from probe_exporter.network.address_choice import choose_address
 from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.network.opening import dial
 from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.prober.metrics import Metric, whole_nanoseconds
+from probe_exporter.prober.metrics import LabelledSeries, Metric, whole_nanoseconds
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.grpc import health
 from probe_exporter.protocols.grpc.call import (
@@ -105,12 +105,15 @@ SERVING_STATUS = Metric(
     "probe_grpc_healthcheck_response", "Whether the server reported this serving status.", ("serving_status",)
 )
 
+_WITHOUT_CALL = {SSL: 0, STATUS_CODE: int(Status.UNAVAILABLE)}
+_WITHOUT_STATUS: LabelledSeries = {(SERVING_STATUS, (name,)): 0 for name in health.STATUSES}
+_RESOLVE, _CHECK = (DURATION, ("resolve",)), (DURATION, ("check",))
+
 
 async def probe_grpc(probe: Probe, settings: GrpcSettings) -> None:
     """Checks the health of a gRPC server or of one of its services (grpc.health.v1)."""
-    probe.set(SSL, 0)
-    probe.set(STATUS_CODE, int(Status.UNAVAILABLE))
-    probe.set(DURATION, 0, "resolve")
+    probe.samples.plain.update(_WITHOUT_CALL)
+    probe.samples.series[_RESOLVE] = 0
     url = _parse(probe.target, settings)
     secure = _prepare_tls(url, settings)
     address = await choose_address(probe, url.host, settings, DURATION)
@@ -160,8 +163,8 @@ async def _check(probe: Probe, settings: GrpcSettings, place: _Place) -> int:
     """Make the call, report its result, and return the serving status."""
     started = time.perf_counter()
     status: int = Status.UNAVAILABLE
-    for name in health.STATUSES:
-        probe.set(SERVING_STATUS, 0, name)
+    plain, series = probe.samples.plain, probe.samples.series  # `set` would check what these are
+    series.update(_WITHOUT_STATUS)
     try:
         serving = await _ask(probe, settings, place)
     except CallFailed as failed:
@@ -171,10 +174,10 @@ async def _check(probe: Probe, settings: GrpcSettings, place: _Place) -> int:
         status = Status.DEADLINE_EXCEEDED
         raise
     finally:
-        probe.set(DURATION, whole_nanoseconds(time.perf_counter() - started), "check")
-        probe.set(STATUS_CODE, int(status))
-    probe.set(STATUS_CODE, 0)
-    probe.set(SSL, 1 if place.secure is not None else 0)
+        series[_CHECK] = whole_nanoseconds(time.perf_counter() - started)
+        plain[STATUS_CODE] = int(status)
+    plain[STATUS_CODE] = 0
+    plain[SSL] = 1 if place.secure is not None else 0
     probe.set(SERVING_STATUS, 1, health.name_of(serving))
     return serving
 
@@ -210,7 +213,7 @@ def _authority(place: _Place) -> str:
 
 def _plain(host: str) -> str:
     """Return a host in ASCII; an address without its zone, which is local (RFC 6874)."""
-    return literals.to_ascii(host.partition("%")[0])
+    return to_ascii(host.partition("%")[0])
 
 
 async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes) -> bytes:

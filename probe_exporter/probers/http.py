@@ -27,7 +27,7 @@ from probe_exporter.protocols.http.redirects import MAX_REDIRECTS, RedirectFollo
 from probe_exporter.protocols.http.request import RequestTemplate, check_references, with_host_header
 from probe_exporter.protocols.http.response import Response
 from probe_exporter.protocols.http.settings import HttpClientSettings
-from probe_exporter.protocols.http.url import URL, parse_target
+from probe_exporter.protocols.http.url import parse_target
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.cel import Cel
 from probe_exporter.settings.fields import FilePath, Size, Text
@@ -254,7 +254,7 @@ class _HttpProbe:
         self._resolved = False
         self._request_begun = False
         self._transfer_seconds = 0.0
-        self._body = Body()
+        self._body: Body | None = None
         self._failed_by_regexp = False
         self._failed_by_cel = False
 
@@ -272,24 +272,20 @@ class _HttpProbe:
             self._probe.log("HTTP/3 needs https: using it instead of http", level=logging.INFO, url=str(url))
         self._resolved = not settings.leaves_names_to_proxy
         addresses = [await self._follower.resolve(url)] if self._resolved else []
-        await self._check_settings(url)
-        self._request_begun = True
-        fetch = partial(self._follower.fetch, settings.template, url, addresses, self._upload)
-        if settings.tokens is None:
-            await fetch()
-        else:
-            agent = dict(settings.template.headers).get("User-Agent", "")
-            await settings.tokens.request_with_token(self._probe, agent, fetch)
-
-    async def _check_settings(self, url: URL) -> None:
-        """Check the settings before anything is sent."""
-        settings = self._settings
+        # The settings are checked before anything is sent.
         check_references(settings)
         http1.check_method(settings.template.method)
         if url.secure or settings.has_tls_config:
             await self._follower.prepare_tls()
         if settings.body_file:
             self._open_body_file()
+        self._request_begun = True
+        if settings.tokens is None:
+            await self._follower.fetch(settings.template, url, addresses, self._upload)
+        else:
+            agent = dict(settings.template.headers).get("User-Agent", "")
+            fetch = partial(self._follower.fetch, settings.template, url, addresses, self._upload)
+            await settings.tokens.request_with_token(self._probe, agent, fetch)
 
     def _open_body_file(self) -> None:
         path = self._settings.body_file
@@ -306,7 +302,9 @@ class _HttpProbe:
         settings, exchange = self._settings, self._follower.last
         assert exchange is not None
         with self._probe.phase("validation"):
-            good = await self._check_head(exchange.response)
+            good = self._check_status(exchange.response)
+            if good and (settings.fail_if_header_matches or settings.fail_if_header_not_matches):
+                good = await self._check_headers(exchange.response)
         by_regexp = good and bool(settings.fail_if_body_matches_regexp or settings.fail_if_body_not_matches_regexp)
         by_cel = good and settings.has_cel
         # A body that can't be read fails the first check of the body, as in the original.
@@ -317,34 +315,42 @@ class _HttpProbe:
         if not self._follower.refused or hold:
             as_json = by_cel or settings.reads_json
             read = await self._read_body(exchange, hold=hold, default_limit=DEFAULT_MAX_JSON_BYTES if as_json else 0)
-            if read and (by_regexp or by_cel):
+            if read is not None and (by_regexp or by_cel):
                 with self._probe.phase("validation"):
-                    await self._check_body(by_cel)
+                    await self._check_body(read, by_cel)
         with self._probe.phase("validation"):
             self._check_connection(exchange)
         if settings.metrics:
             with self._probe.phase("values"):
-                text = await self._body.text()
+                text = b"" if self._body is None else await self._body.text()
                 await search.report(
                     self._probe, settings.metrics, search.SearchedAnswer(exchange.response.get_all, text, text)
                 )
 
-    async def _check_head(self, response: Response) -> bool:
-        settings = self._settings
+    def _check_status(self, response: Response) -> bool:
+        valid = self._settings.valid_status_codes
         try:
-            if self._follower.redirects > MAX_REDIRECTS and response.status not in settings.valid_status_codes:
+            if self._follower.redirects > MAX_REDIRECTS and response.status not in valid:
                 raise ProbeFailed(Reason.HTTP_REDIRECT, f"there were more than {MAX_REDIRECTS} redirects")
-            checks.status_code(response.status, settings.valid_status_codes)
-            self._failed_by_regexp = True
-            await checks.headers(response, settings.fail_if_header_matches, settings.fail_if_header_not_matches)
-            self._failed_by_regexp = False
+            checks.status_code(response.status, valid)
         except ProbeFailed as failed:
             self._probe.fail(failed)
             return False
         return True
 
-    async def _read_body(self, exchange: Exchange, *, hold: bool, default_limit: int) -> bool:
-        """Read the body to its end; return whether it is complete and valid."""
+    async def _check_headers(self, response: Response) -> bool:
+        settings = self._settings
+        self._failed_by_regexp = True
+        try:
+            await checks.headers(response, settings.fail_if_header_matches, settings.fail_if_header_not_matches)
+        except ProbeFailed as failed:
+            self._probe.fail(failed)
+            return False
+        self._failed_by_regexp = False
+        return True
+
+    async def _read_body(self, exchange: Exchange, *, hold: bool, default_limit: int) -> Body | None:
+        """Read the body to its end; return it if it is complete and valid."""
         limit = self._settings.body_size_limit or default_limit
         coding = self._settings.compression.lower() if exchange.response.has_body else ""
         with self._probe.phase("transfer"):
@@ -355,13 +361,13 @@ class _HttpProbe:
                 await receive(exchange, body)
             except ProbeFailed as failed:
                 self._probe.fail(failed)
-                return False
+                return None
             finally:
                 self._transfer_seconds = time.perf_counter() - exchange.first_byte_at
-        return coding in CODINGS
+        return body if coding in CODINGS else None
 
-    async def _check_body(self, by_cel: bool) -> None:
-        settings, text = self._settings, await self._body.text()
+    async def _check_body(self, body: Body, by_cel: bool) -> None:
+        settings, text = self._settings, await body.text()
         try:
             await checks.body(text, settings.fail_if_body_matches_regexp, settings.fail_if_body_not_matches_regexp)
             self._failed_by_regexp = False
@@ -398,18 +404,19 @@ class _HttpProbe:
         probe, follower = self._probe, self._follower
         response = follower.last.response if follower.last else None
         handshake = follower.last.handshake if follower.last else None
-        probe.set(STATUS_CODE, response.status if response else 0)
-        probe.set(CONTENT_LENGTH, response.content_length if response else 0)
-        probe.set(VERSION, float(response.version) if response else 0)
-        probe.set(BODY_LENGTH, self._body.length)
-        probe.set(REDIRECTS, follower.redirects)
-        probe.set(SSL, 1 if handshake else 0)
-        probe.set(FAILED_BY_REGEXP, 1 if self._failed_by_regexp else 0)
+        plain = probe.samples.plain  # `set` would check what these are
+        plain[STATUS_CODE] = response.status if response else 0
+        plain[CONTENT_LENGTH] = response.content_length if response else 0
+        plain[VERSION] = float(response.version) if response else 0
+        plain[BODY_LENGTH] = self._body.length if self._body else 0
+        plain[REDIRECTS] = follower.redirects
+        plain[SSL] = 1 if handshake else 0
+        plain[FAILED_BY_REGEXP] = 1 if self._failed_by_regexp else 0
         if self._settings.has_cel:
-            probe.set(FAILED_BY_CEL, 1 if self._failed_by_cel else 0)
+            plain[FAILED_BY_CEL] = 1 if self._failed_by_cel else 0
         modified = parse_date(response.get("last-modified") or "") if response else None
         if modified is not None:
-            probe.set(LAST_MODIFIED, modified)
+            plain[LAST_MODIFIED] = modified
         self._report_durations()
         if handshake is not None:
             report_handshake(probe, handshake)

@@ -7,6 +7,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Annotated
 
 from annotated_types import Ge, Le
@@ -16,7 +17,7 @@ from probe_exporter.network.address_choice import choose_address
 from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.prober.metrics import Metric, whole_nanoseconds
+from probe_exporter.prober.metrics import LabelledSeries, Metric, whole_nanoseconds
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.icmp.pings import PingPath, Reply
 from probe_exporter.settings.fields import Duration, positive
@@ -52,7 +53,7 @@ class IcmpSettings(SourceSettings):
         if self.payload_size > _MAX_PAYLOAD_BYTES:
             yield "payload_size", f"a packet holds at most {_MAX_PAYLOAD_BYTES} bytes: every probe will fail"
 
-    @property
+    @cached_property
     def payload(self) -> bytes:
         """The payload of each request; if it is too large for a packet, just too large."""
         size = min(self.payload_size or len(TEXT), _TOO_MUCH)
@@ -82,6 +83,9 @@ JITTER = Metric(
     "Mean difference between consecutive round trips in seconds; only with two or more replies.",
 )
 
+_SETUP, _RTT = (DURATION, ("setup",)), (DURATION, ("rtt",))
+_WITHOUT_PHASES: LabelledSeries = {(DURATION, ("resolve",)): 0, _SETUP: 0, _RTT: 0}
+
 # --- the probe ---------------------------------------------------------------------------------------------
 
 MARGIN = 0.02
@@ -90,8 +94,8 @@ MARGIN = 0.02
 
 async def probe_icmp(probe: Probe, settings: IcmpSettings) -> None:
     """Ping a host: send ICMP echo requests and wait for replies."""
-    for phase in ("resolve", "setup", "rtt"):
-        probe.set(DURATION, 0, phase)
+    series = probe.samples.series  # `set` would check what these are
+    series.update(_WITHOUT_PHASES)
     address = await choose_address(probe, _without_brackets(probe.target), settings, DURATION)
     with probe.phase("setup") as setup:
         path = PingPath(
@@ -101,19 +105,20 @@ async def probe_icmp(probe: Probe, settings: IcmpSettings) -> None:
             ttl=settings.ttl,
             dont_fragment=settings.dont_fragment,
         )
-        payload = settings.payload
-        _check_time(probe, settings)
-    probe.set(DURATION, whole_nanoseconds(setup.seconds), "setup")
-    probe.log("Pinging", ip=address, payload_bytes=len(payload), count=settings.count)
+        payload, count = settings.payload, settings.count
+        if count > 1:
+            _check_time(probe, settings)
+    series[_SETUP] = whole_nanoseconds(setup.seconds)
+    probe.log("Pinging", ip=address, payload_bytes=len(payload), count=count)
     with probe.phase("rtt"):
-        if settings.count == 1:
+        if count == 1:
             reply = await path.ping(payload)
-            probe.set(DURATION, whole_nanoseconds(reply.seconds), "rtt")
+            series[_RTT] = whole_nanoseconds(reply.seconds)
         else:
             reply = await _PingRun(probe, path, settings).run(payload)
     probe.log("Got a reply", rtt_seconds=whole_nanoseconds(reply.seconds), hop_limit=reply.hop_limit)
     if reply.hop_limit is not None:
-        probe.set(HOP_LIMIT, reply.hop_limit)
+        probe.samples.plain[HOP_LIMIT] = reply.hop_limit
 
 
 def _without_brackets(target: str) -> str:
@@ -124,7 +129,7 @@ def _without_brackets(target: str) -> str:
 def _check_time(probe: Probe, settings: IcmpSettings) -> None:
     """Refuse a series that can't be sent within the timeout."""
     takes = (settings.count - 1) * settings.interval
-    if settings.count > 1 and takes >= probe.remaining - MARGIN:
+    if takes >= probe.remaining - MARGIN:
         raise ProbeFailed(
             Reason.SETTINGS_UNUSABLE,
             f"{settings.count} requests at intervals of {settings.interval:g} s take {takes:g} s, "

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
+from typing import Any
 
 from probe_exporter.addresses.endpoints import port_number, split_host_port
 from probe_exporter.network.address_choice import choose_address
@@ -51,21 +52,23 @@ class UdpSettings(MessageSettings, SourceSettings):
 
 DURATION = Metric("probe_udp_duration_seconds", "Duration of each phase in seconds.", ("phase",), series=2)
 
+_DIALOGUE = (DURATION, ("dialogue",))
+_NOT_FAILED = {FAILED_BY_REGEXP: 0, FAILED_BY_BYTES: 0}
+
 
 async def probe_udp(probe: Probe, settings: UdpSettings) -> None:
     """Sends datagrams to ``host:port``, and checks the responses against ``query_response``."""
     host, port = split_host_port(probe.target)
     address = await choose_address(probe, host, settings, DURATION)
     datagrams = await dial_udp(probe, address, port_number(port, "udp"), source=settings.source_ip_address)
-    probe.set(FAILED_BY_REGEXP, 0)
-    probe.set(FAILED_BY_BYTES, 0)
+    probe.samples.plain.update(_NOT_FAILED)
     started = time.perf_counter()
     try:
         with probe.phase("dialogue"):
             await _hold(probe, settings, datagrams)
     finally:
         datagrams.close()
-        probe.set(DURATION, whole_nanoseconds(time.perf_counter() - started), "dialogue")
+        probe.samples.series[_DIALOGUE] = whole_nanoseconds(time.perf_counter() - started)
 
 
 async def _hold(probe: Probe, settings: UdpSettings, datagrams: Datagrams) -> None:
@@ -90,8 +93,8 @@ class _Channel:
     def __init__(self, datagrams: Datagrams) -> None:
         self._datagrams = datagrams
 
-    async def receive(self) -> bytes:
-        return await self._datagrams.read()
+    def receive(self) -> Coroutine[Any, Any, bytes]:
+        return self._datagrams.read()
 
     async def send_text(self, text: bytes) -> None:
         self._datagrams.send(text)

@@ -25,10 +25,18 @@ from probe_exporter.protocols.dialogue.messages import Messages, MessageSettings
 from probe_exporter.protocols.dialogue.steps import walk
 from probe_exporter.protocols.http import tunnel
 from probe_exporter.protocols.http.http1 import Http1ResponseReader
-from probe_exporter.protocols.http.request import Request, authorization, check_references, own_headers, read_file
+from probe_exporter.protocols.http.request import authorization, check_references, own_headers, read_file
 from probe_exporter.protocols.http.response import Headers
 from probe_exporter.protocols.http.settings import HttpClientSettings, HttpHeader
-from probe_exporter.protocols.http.upgrade import BELONGS_TO_HANDSHAKE, check_upgrade, make_key, upgrade_request
+from probe_exporter.protocols.http.upgrade import (
+    BELONGS_TO_HANDSHAKE,
+    SWITCHING_PROTOCOLS,
+    UpgradeRequest,
+    after_plain_upgrade,
+    check_upgrade,
+    make_key,
+    upgrade_request,
+)
 from probe_exporter.protocols.http.url import URL, parse
 from probe_exporter.settings.fields import Shorthand, Text
 from probe_exporter.tls import metrics
@@ -99,6 +107,9 @@ DURATION = Metric(
     series=4,
 )
 
+_NOT_UPGRADED = {STATUS_CODE: 0, UPGRADED: 0, FAILED_BY_REGEXP: 0}
+_CONNECT, _PROCESSING, _TRANSFER = ((DURATION, (phase,)) for phase in ("connect", "processing", "transfer"))
+
 # --- the probe ---------------------------------------------------------------------------------------------
 
 _URL = re.compile(r"(http|ws)s?://", re.IGNORECASE)
@@ -107,8 +118,7 @@ _URL = re.compile(r"(http|ws)s?://", re.IGNORECASE)
 async def probe_websocket(probe: Probe, settings: WebsocketSettings) -> None:
     """Upgrades a connection to WebSocket, and exchanges the messages of ``query_response``."""
     url = _parse(probe.target)
-    for metric in (STATUS_CODE, UPGRADED, FAILED_BY_REGEXP):
-        probe.set(metric, 0)
+    probe.samples.plain.update(_NOT_UPGRADED)
     running = _WebsocketProbe(probe, settings, url)
     try:
         running.check_settings()
@@ -172,12 +182,12 @@ class _WebsocketProbe:
             request = self._request(key)
             self._connection = connection = await self._dial(address)
             connecting = connection.connect_seconds
-            self._probe.set(DURATION, whole_nanoseconds(connecting), "connect")
+            self._probe.samples.series[_CONNECT] = whole_nanoseconds(connecting)
             await self._upgrade(connection, request, key)
         finally:
-            self._probe.set(DURATION, whole_nanoseconds(time.perf_counter() - started - connecting), "processing")
+            self._probe.samples.series[_PROCESSING] = whole_nanoseconds(time.perf_counter() - started - connecting)
 
-    def _request(self, key: str) -> Request:
+    def _request(self, key: str) -> UpgradeRequest:
         """Return the request for the upgrade.
 
         Raises:
@@ -213,37 +223,55 @@ class _WebsocketProbe:
         there = await tunnel.addresses(probe, proxy)
         return await tunnel.dial(probe, proxy, there, own, tunnel.destination(proxy, url, [address]), None)
 
-    async def _upgrade(self, connection: Connection, request: Request, key: str) -> None:
+    async def _upgrade(self, connection: Connection, request: UpgradeRequest, key: str) -> None:
         probe, config = self._probe, self._client.tls_config
         if self._url.secure:
             await connection.start_tls(probe, Secure(client_context(config), config.server_name or self._url.host))
             assert connection.handshake is not None
             metrics.report_handshake(probe, connection.handshake)
         probe.log("Requesting the upgrade", url=probe.target, host=request.host)
-        response = Http1ResponseReader(request.method)
         with probe.phase("processing"):
-            connection.send(request.head())
-            while not response.head_complete:
-                response.feed(await connection.read())
-            probe.set(STATUS_CODE, response.status)
-            probe.log("Received the response to the upgrade", status_code=response.status)
-            check_upgrade(response, key)
-        probe.set(UPGRADED, 1)
+            connection.send(request.head)
+            first = await connection.read()
+            rest = after_plain_upgrade(first, key)
+            if rest is None:
+                rest = await self._judge_response(connection, first, key)
+            else:
+                self._report_status(SWITCHING_PROTOCOLS)
+        probe.samples.plain[UPGRADED] = 1
         self._upgraded = True
-        connection.restart(response.take_body())
+        connection.restart(rest)
+
+    async def _judge_response(self, connection: Connection, first: bytes, key: str) -> bytes:
+        """Read the response, and return what comes after its head if it upgrades.
+
+        Args:
+            first: the bytes that have been read of it.
+        """
+        response = Http1ResponseReader("GET")
+        response.feed(first)
+        while not response.head_complete:
+            response.feed(await connection.read())
+        self._report_status(response.status)
+        check_upgrade(response, key)
+        return response.take_body()
+
+    def _report_status(self, status: int) -> None:
+        self._probe.samples.plain[STATUS_CODE] = status
+        self._probe.log("Received the response to the upgrade", status_code=status)
 
     async def run_dialogue(self) -> None:
         """Perform the steps; the label of their duration is the original's, `transfer`."""
         assert self._connection is not None
         peer = Messages(self._probe, _Channel(self._connection, self._conversation))
         probe, started = self._probe, time.perf_counter()
-        probe.set(FAILED_BY_REGEXP, 1)
+        probe.samples.plain[FAILED_BY_REGEXP] = 1
         try:
             with probe.phase("dialogue"):
                 await walk(probe, self._settings.query_response, peer)
-            probe.set(FAILED_BY_REGEXP, 0)
+            probe.samples.plain[FAILED_BY_REGEXP] = 0
         finally:
-            probe.set(DURATION, whole_nanoseconds(time.perf_counter() - started), "transfer")
+            probe.samples.series[_TRANSFER] = whole_nanoseconds(time.perf_counter() - started)
 
     def close(self) -> None:
         """Send a close frame if the connection is a WebSocket, and close it without waiting for the server's."""
@@ -272,7 +300,7 @@ class _Channel:
                 await asyncio.sleep(0)  # other tasks run between the pieces of a flood
             if conversation.needs_data:
                 conversation.feed(await self._connection.read())
-        return await message.joined()
+        return message if isinstance(message, bytes) else await message.joined()
 
     async def send_text(self, text: bytes) -> None:
         self._conversation.say(text)

@@ -77,7 +77,7 @@ ADVICE: dict[Reason, str] = {
     Reason.DNS_AUTHORITY_MISMATCH: f"The delegation has changed, or the rules are out of date. {_RULES_OF_DNS}",
     Reason.DNS_ADDITIONAL_MISMATCH: f"The additional records differ, or the rules are out of date. {_RULES_OF_DNS}",
     Reason.CONNECT_REFUSED: (
-        "On the target, check that the service runs and that `ss -ltn` shows the port, on an address other than "
+        "On the target, check that the service runs and that `ss -ltun` shows the port, on an address other than "
         "127.0.0.1. If it does, a firewall rejects the connection. Check the port in the target, too."
     ),
     Reason.CONNECT_TIMEOUT: (
@@ -253,7 +253,9 @@ ADVICE: dict[Reason, str] = {
         "Compare the response with the path or pattern of the `metrics` entry that the message names. Set "
         "`required: false` if it may be absent."
     ),
-    Reason.EXPECTATION: "The message says what was expected and what came. Decide which of the two is wrong.",
+    Reason.EXPECTATION: (
+        "The message or the log of the probe says what was expected and what came. Decide which of the two is wrong."
+    ),
     Reason.TIMEOUT_RESPONSE: (
         "The service accepts connections but does not answer in time: overload, a lock, or a slow backend. "
         "`curl -w '%{time_starttransfer}' -o /dev/null -sS TARGET` measures it. If slow is normal, raise the timeout."
@@ -267,8 +269,8 @@ ADVICE: dict[Reason, str] = {
         "Prometheus, or find out why the target is slow."
     ),
     Reason.INTERNAL_ERROR: (
-        "This says nothing about the target. The exporter's own log has the traceback: report it, with the module's "
-        "settings."
+        "This says nothing about the target. The exporter's own log has the traceback; `probe-exporter run` prints it. "
+        "If the prober is your own, correct it; otherwise report it, with the module's settings."
     ),
 }
 

@@ -31,6 +31,10 @@ _ERRORS = {
     "weak_signature": "It is signed with a weak hash.",
 }
 
+_WARNINGS = {
+    "stale_crl": "Its revocation list (CRL) is out of date: the next one is overdue, so newer revocations are unknown.",
+}
+
 
 class Certificate(NamedTuple):
     """One certificate of a chain.
@@ -42,7 +46,7 @@ class Certificate(NamedTuple):
         not_before, not_after: in Unix seconds; `days` until the latter from the probe on, negative once it has expired.
         key: such as ``RSA 2048``.
         wrong: sentences about what is wrong with it.
-        warnings: sentences about what will be.
+        warnings: sentences about what will be wrong, or can't be known.
         revoked: whether its authority has revoked it, as far as the module looks for it.
     """
 
@@ -198,7 +202,7 @@ def _certificate(one: Mapping[str, Any], role: str, handshake: Mapping[str, Any]
         signature=one["signature"],
         fingerprint_sha256=one["fingerprint_sha256"],
         wrong=tuple(wrong),
-        warnings=(f"It expires in {_days(days)}: renew it.",) if 0 <= days < SOON_DAYS else (),
+        warnings=tuple(_warnings(one, days)),
         revoked=any(error.startswith("revoked") for error in one["errors"]),
     )
 
@@ -215,8 +219,17 @@ def _wrong(one: Mapping[str, Any], handshake: Mapping[str, Any], started: float)
             yield f"It is not for {handshake['server_name']}: it is for {_listed(one)}."
         elif error == "unknown_authority":
             yield _unknown_authority(one)
-        elif error not in ("expired", "not_yet_valid"):
+        elif error not in ("expired", "not_yet_valid", *_WARNINGS):
             yield _ERRORS.get(error, f"The verification says {error}.")
+
+
+def _warnings(one: Mapping[str, Any], days: float) -> Iterator[str]:
+    """Yield what will be wrong with a certificate, or can't be known of it."""
+    if 0 <= days < SOON_DAYS:
+        yield f"It expires in {_days(days)}: renew it."
+    for error in one["errors"]:
+        if error in _WARNINGS:
+            yield _WARNINGS[error]
 
 
 def _unknown_authority(one: Mapping[str, Any]) -> str:

@@ -210,7 +210,7 @@ async def _each_address(settings: AddressesSettings, policy: NetworkPolicy, whol
     parts[0].address = first.address
     for part in parts:
         if part.address:
-            part.probe.events = [event._replace(fields=_tagged(event.fields, part)) for event in part.probe.events]
+            part.probe.lines = [event._replace(fields=_tagged(event.fields, part)) for event in part.probe.events]
             _name_run(part.probe, part.address, 0)
     whole.deciding = deciding = _deciding(settings.policy, parts)
     _merge(whole.probe, deciding.probe, [part.probe for part in parts], spans=deciding.probe.spans)
@@ -404,7 +404,7 @@ def _merge(whole: Probe, deciding: Probe, parts: Sequence[Probe], spans: Sequenc
     """
     whole.samples = samples = deciding.samples
     whole.set, whole.add, whole.observe = samples.set, samples.add, samples.observe
-    whole.events += sorted((event for part in parts for event in part.events), key=attrgetter("time"))
+    whole.lines += sorted((event for part in parts for event in part.events), key=attrgetter("time"))
     whole.spans = ([span for part in parts for span in part.spans] if spans is None else [*spans])[:MAX_SPANS]
     whole.evidence = [one for part in parts for one in part.evidence][:MAX_ALL_HANDSHAKES]
     whole.failure, whole.failed_phase = deciding.failure, deciding.failed_phase
@@ -421,7 +421,7 @@ def _note(whole: _Part, *, numbered: bool) -> None:
         message, level = ("Run passed", logging.DEBUG) if part.passed else ("Run failed", logging.INFO)
         whole.probe.log(message, level=level, **fields, duration_seconds=round(part.seconds, 9))
     if numbered:
-        whole.probe.events = [
+        whole.probe.lines = [
             event._replace(fields={"attempt": whole.attempt, **event.fields}) for event in whole.probe.events
         ]
         _name_run(whole.probe, "", whole.attempt)

@@ -203,6 +203,8 @@ class _MendedMatch:
 
     def _offset(self, mended: int) -> int:
         """Convert a position in the changed data to one in the received data."""
+        if not mended:  # many matches begin there
+            return 0
         text = self._data.decode("utf-8", "surrogateescape")
         return len(encode(text[: len(self._mended[:mended].decode("utf-8", "ignore"))]))
 

@@ -90,7 +90,10 @@ class Tally:
     def start(self, waited: float = 0.0) -> None:
         """Count a probe that starts, `waited` seconds after its request."""
         self.running += 1
-        self.waits.observe(waited)
+        if waited:
+            self.waits.observe(waited)
+        else:
+            self.waits.counts[0] += 1
 
     def finish(self, reason: str, seconds: float) -> None:
         """Count a finished probe, with the reason of its failure, or an empty text."""

@@ -58,6 +58,18 @@ def as_json(time: float, level: int, source: str, message: str, fields: Fields) 
     return json.dumps(line, ensure_ascii=False, separators=(",", ":"))
 
 
+def for_terminal(time: float, level: int, source: str, message: str, fields: Fields) -> str:
+    """Format level, message and fields for a person; further lines of the message and the traceback follow.
+
+    Without time and source, and without ``err`` above a traceback, which ends with it.
+    """
+    trace = str(fields.get("traceback", "")).splitlines()
+    rest = {key: value for key, value in fields.items() if key != "traceback" and not (trace and key == "err")}
+    first, *more = message.splitlines() or [""]
+    words = [level_name(level), _escaped(first), *([pairs(rest)] if rest else [])]
+    return "\n".join([" ".join(words), *map(_escaped, more + trace)])
+
+
 FORMATS: dict[FormatName, Line] = {"logfmt": logfmt, "json": as_json}
 
 
@@ -78,6 +90,11 @@ def _quoted(text: str) -> str:
     if text and not text.isascii() and text.isprintable() and not any(c in ' "=' for c in text):
         return text
     return '"' + "".join([_quoted_character(c) for c in text]) + '"'
+
+
+def _escaped(text: str) -> str:
+    """Return text with escapes for control characters, which a terminal would obey."""
+    return "".join([c if c.isprintable() else _quoted_character(c) for c in text])
 
 
 def _quoted_character(character: str) -> str:
@@ -130,7 +147,7 @@ class Formatter(logging.Formatter):
         self._line = line
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as one line; a traceback becomes a field."""
+        """Return the record as the format has it; a traceback becomes a field."""
         fields: dict[str, object] = dict(getattr(record, "fields", {}))
         if record.exc_info and record.exc_info[1]:
             fields["err"] = repr(record.exc_info[1])
@@ -153,16 +170,17 @@ class Handler(logging.Handler):
             log_output.write(f"{line}\n")
 
 
-def setup(level: int, format: FormatName, stream: TextIO | None = None) -> None:
+def setup(level: int, format: FormatName | Line, stream: TextIO | None = None) -> None:
     """Send the process's log to stderr.
 
     Args:
         level: records below this level are dropped.
+        format: the name of a format, or a function such as `for_terminal`.
         stream: the stream to use in place of stderr.
     """
     log_output.occupy_standard_descriptors()
     handler = Handler() if stream is None else logging.StreamHandler(stream)
-    handler.setFormatter(Formatter(FORMATS[format]))
+    handler.setFormatter(Formatter(FORMATS[format] if isinstance(format, str) else format))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
     # At DEBUG these two log their internals, which say nothing about the exporter.

@@ -18,6 +18,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from probe_exporter.addresses import literals
+from probe_exporter.addresses.host_names import to_ascii
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls import der
 from probe_exporter.tls.host_names import any_matches
@@ -159,11 +160,13 @@ class Certificate:
 
     Attributes:
         x509: the certificate.
+        fingerprint: its SHA-256 fingerprint.
         large: whether it is too large to be remembered; its summary has no names then.
     """
 
-    def __init__(self, certificate: x509.Certificate, *, large: bool = False) -> None:
+    def __init__(self, certificate: x509.Certificate, fingerprint: bytes = b"", *, large: bool = False) -> None:
         self.x509 = certificate
+        self.fingerprint = fingerprint or certificate.fingerprint(hashes.SHA256())
         self.large = large
         self._valid_for: dict[str, bool] = {}
 
@@ -233,7 +236,7 @@ class _Memory:
     def add(self, fingerprint: bytes, certificate: x509.Certificate) -> Certificate:
         """Make the `Certificate` of a certificate, and remember it unless it is large."""
         size = size_in_memory(certificate)
-        made = Certificate(certificate, large=size > MAX_REMEMBERED_BYTES // _LARGEST_SHARE)
+        made = Certificate(certificate, fingerprint, large=size > MAX_REMEMBERED_BYTES // _LARGEST_SHARE)
         if not made.large:
             if self.bytes + size > MAX_REMEMBERED_BYTES:
                 self.known.clear()
@@ -412,6 +415,6 @@ def _is_for(certificate: x509.Certificate, host: str) -> bool:
         wanted = address.partition("%")[0]  # a zone is local to this machine
         return any(literals.literal(str(one)) == wanted for one in names.get_values_for_type(x509.IPAddress))
     try:
-        return any_matches(names.get_values_for_type(x509.DNSName), literals.to_ascii(host))
+        return any_matches(names.get_values_for_type(x509.DNSName), to_ascii(host))
     except ValueError:
         return False

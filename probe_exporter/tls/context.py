@@ -20,10 +20,12 @@ from OpenSSL._util import lib as openssl
 
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.settings.fields import encode
+from probe_exporter.tls import verifications
 from probe_exporter.tls.certificates import UNREADABLE
 from probe_exporter.tls.layer import Layer, collect
 from probe_exporter.tls.settings import TLSSettings, TLSVersion
 from probe_exporter.tls.suites import CIPHERS, GROUPS, TLS13_CIPHERS, VERSIONS
+from probe_exporter.tls.verifications import Verifications
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class ClientContext:
         Raises:
             ProbeFailed: a file or a key can't be used.
         """
-        self._verifies = not settings.insecure_skip_verify
+        self._verifications = None if settings.insecure_skip_verify else Verifications()
         self._context, _ = make_context(settings, settings.min_version, settings.max_version)
         if alpn:
             self._context.set_alpn_protos([name.encode() for name in alpn])
@@ -54,10 +56,10 @@ class ClientContext:
         Raises:
             ProbeFailed: there is no name to verify, or it is not valid.
         """
-        if self._verifies:
+        if self._verifications is not None:
             check_verifiable(server_name)
         try:
-            return Layer(SSL.Connection(self._context, None), server_name.rstrip("."), self._verifies)
+            return Layer(SSL.Connection(self._context, None), server_name.rstrip("."), self._verifications)
         except (ValueError, TypeError):
             raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{server_name!r} is not a server name") from None
 
@@ -156,7 +158,7 @@ def _read(key: str, inline: str, path: str) -> bytes:
         ) from None
 
 
-Stamp = tuple[tuple[int, int, int] | None, ...]
+Stamp = tuple[tuple[int, int, int], ...]
 
 Context = TypeVar("Context")
 
@@ -183,13 +185,9 @@ def client_context(settings: TLSSettings, alpn: tuple[str, ...] = ()) -> ClientC
 
 def remembered(kind: Hashable, settings: TLSSettings, make: Callable[[], Context]) -> Context:
     """Return the context of this kind for some settings; make it if it is not among those used last."""
-    for source in ("ca_ref", "cert_ref", "key_ref"):
-        if getattr(settings, source):
-            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"tls_config: {source} needs a secret manager: none here")
-    stamp = tuple(
-        _stamp(setting, path)
-        for setting, path in (("ca", settings.ca_file), ("cert", settings.cert_file), ("key", settings.key_file))
-    )
+    for source in settings.references:
+        raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"tls_config: {source} needs a secret manager: none here")
+    stamp = tuple([_stamp(setting, path) for setting, path in settings.files])
     # Without the server name, which belongs to a connection: requests choose it, and each would add a context.
     key = (settings.model_copy(update={"server_name": ""}) if settings.server_name else settings, kind)
     known = _contexts.pop(key, None)
@@ -201,14 +199,13 @@ def remembered(kind: Hashable, settings: TLSSettings, make: Callable[[], Context
 
 
 def forget_contexts() -> None:
-    """Drop every context, when the configuration changes; the next probes make new ones."""
+    """Drop every context with its verifications, when the configuration changes; the next probes make new ones."""
     _contexts.clear()
+    verifications.memory.forget()
 
 
-def _stamp(key: str, path: str) -> tuple[int, int, int] | None:
-    """Return what changes when a file does; None without a file."""
-    if not path:
-        return None
+def _stamp(key: str, path: str) -> tuple[int, int, int]:
+    """Return what changes when a file does."""
     try:
         status = os.stat(path)  # noqa: PTH116  # runs for each probe, and a Path takes longer than the system call
     except OSError as error:

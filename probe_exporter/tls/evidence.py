@@ -26,6 +26,9 @@ MAX_SERVER_NAME_CHARACTERS = 260
 REVOKED_BY = {"crl": "revoked_by_crl", "ocsp": "revoked_by_ocsp"}
 """Faults of revoked certificates, by what says so."""
 
+STALE_CRL = "stale_crl"
+"""Fault of a certificate whose revocation list is past its next update."""
+
 
 class TLSEvidence(NamedTuple):
     """One handshake, complete or not.
@@ -36,7 +39,8 @@ class TLSEvidence(NamedTuple):
         anchor: the trusted authority that verification ended at; None without verification, or if the peer sent it.
         verified: True or False; None if the module does not verify.
         errors: values of the label of `probe_ssl_verify_error_info`.
-        faults: fingerprints of certificates, and what is wrong with each: what verification found, and `REVOKED_BY`.
+        faults: fingerprints of certificates, and what is wrong with each: what verification found, `REVOKED_BY`
+            and `STALE_CRL`.
         address: what sent them; empty behind a proxy.
         run, attempt: if the probe made several runs, the address that this one probed (may be empty), and its number
             (0 if attempts are not numbered).

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
 
@@ -12,8 +11,7 @@ if TYPE_CHECKING:
     from probe_exporter.tls.certificates import Certificate
 
 
-@dataclass(frozen=True, slots=True)
-class Handshake:
+class Handshake(NamedTuple):
     """The result of a handshake, as far as it went."""
 
     version: str

@@ -7,24 +7,32 @@ How verification works:
 * The last call is about the peer's own certificate (depth 0). There the name is compared by Go's rules
   (`host_names`), and the handshake is refused if anything was wrong, so that OpenSSL sends the alert.
 * Where OpenSSL's verdict is not Go's (`_is_for_servers`), Go's counts.
+* The first certificate that is good is the authority; no signature is checked before. If the same certificates
+  verified not long ago, OpenSSL is told there to stop, and not to refuse the handshake for it (`Check.recall`).
 * If verification failed, `VerificationFailed` has the handshake as far as it went, for metrics.
 
 Received data is decrypted in limited steps: `decrypt`, `behind`.
+
+pyOpenSSL raises an exception where OpenSSL needs more data, and has no method that tells how much is waiting. Six
+exceptions in a handshake took 4 % of a probe, hence the private names (`_shake`, `_waiting`, `_take`).
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import cast
+from typing import Any, cast
 
 from OpenSSL import SSL, crypto
+from OpenSSL._util import ffi, lib
 
 from probe_exporter.addresses import literals
+from probe_exporter.addresses.host_names import to_ascii
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls import chain
 from probe_exporter.tls.certificates import Certificate
 from probe_exporter.tls.handshake import Handshake, VerificationFailed
 from probe_exporter.tls.suites import IANA_NAMES, VERSION_NAMES, cipher_of_hello
+from probe_exporter.tls.verifications import Verifications
 
 # OpenSSL's verification errors (x509_vfy.h) as values of the label of `probe_ssl_verify_error_info`.
 _VERIFY_ERRORS = {
@@ -65,7 +73,7 @@ MAX_FAULTS = 32
 
 _PRECEDENCE = tuple(_VERDICTS)
 
-_MAX_READ_BYTES = 65536  # several records at once where they came at once
+_MAX_READ_BYTES = 16384  # a record; a buffer of more than 64 KiB makes the C library tidy its heap up when it is freed
 _MAX_CALL_BYTES = 262144
 
 MAX_TURN_RECORDS = 2000
@@ -93,12 +101,17 @@ class Check:
         errors: values of the label of `probe_ssl_verify_error_info`.
         faults: the errors with the SHA-256 fingerprints of their certificates, in hex; the peer's own has none.
         complete: whether the peer's own certificate has been checked, which comes last.
+        sent: the certificates of the peer, if they have been read; None before.
+        verified: the chain of an earlier verification; None if this one was not left out.
     """
 
-    __slots__ = ("_nameless", "complete", "errors", "faults", "server_name")
+    __slots__ = ("_nameless", "_verifications", "complete", "errors", "faults", "sent", "server_name", "verified")
 
-    def __init__(self, server_name: str) -> None:
+    def __init__(self, server_name: str, verifications: Verifications | None = None) -> None:
         self.server_name = server_name
+        self._verifications = verifications
+        self.sent: tuple[Certificate, ...] | None = None
+        self.verified: tuple[Certificate, ...] | None = None
         self.errors: list[str] = []
         self.faults: list[tuple[str, str]] = []
         self.complete = False
@@ -121,6 +134,25 @@ class Check:
                 self._nameless = _NAMELESS if leaf.has_readable_extensions else "its extensions can't be read"
         return not self.errors
 
+    def recall(self, connection: SSL.Connection, depth: int) -> bool:
+        """Return whether the certificates verified not long ago, for any name, and are for this one.
+
+        Args:
+            depth: the place of the authority in the chain that OpenSSL has found.
+        """
+        if self._verifications is None or self.sent is not None or self.errors:
+            return False
+        try:
+            self.sent = chain.sent(connection)
+        except ProbeFailed:  # it is reported after the handshake
+            return False
+        found = self._verifications.find(self.sent)
+        if found is None or len(found.links) != depth + 1 or not self.sent[0].is_for(self.server_name):
+            return False
+        self.verified = found.chain(self.sent)
+        self.complete = True
+        return True
+
     def failure(self, handshake: Handshake) -> VerificationFailed:
         """Return the failure for the errors found."""
         first = min(self.errors, key=lambda word: _PRECEDENCE.index(word) if word in _VERDICTS else len(_VERDICTS))
@@ -137,15 +169,19 @@ class Layer:
     """A TLS client without I/O: bytes from the peer go in; bytes for the peer, and plain text, come out."""
 
     __slots__ = (
-        *("_check", "_connection", "_hello", "_idle", "_requests_ocsp", "_unread", "_verifies"),
+        *("_check", "_connection", "_hello", "_idle", "_requests_ocsp", "_unread", "_verifications"),
         *("behind", "ended", "failure", "handshake"),
     )
 
-    def __init__(self, connection: SSL.Connection, server_name: str, verifies: bool) -> None:
+    def __init__(self, connection: SSL.Connection, server_name: str, verifications: Verifications | None) -> None:
+        """
+        Args:
+            verifications: the successes with the connection's context; None if it does not verify.
+        """
         self._connection = connection
-        self._verifies = verifies
+        self._verifications = verifications
         self._requests_ocsp = False
-        self._check = Check(server_name)
+        self._check = Check(server_name, verifications)
         self._hello = b""  # what the peer sent first
         self._unread = bytearray()  # received, and not given to OpenSSL yet
         self._idle = 0  # bytes given to OpenSSL since it returned data
@@ -156,7 +192,7 @@ class Layer:
         connection.set_connect_state()
         connection.set_app_data(self._check)
         if server_name and literals.literal(server_name) is None:
-            connection.set_tlsext_host_name(literals.to_ascii(server_name).encode("ascii"))
+            connection.set_tlsext_host_name(to_ascii(server_name).encode("ascii"))
 
     def request_ocsp(self) -> None:
         """Ask the peer for a stapled OCSP response (RFC 6066, 8), before the handshake."""
@@ -174,20 +210,36 @@ class Layer:
                 self._hello += data
             self._connection.bio_write(data)
         try:
-            self._connection.do_handshake()
-        except SSL.WantReadError:
-            return False
+            if not self._shake():
+                return False
         except SSL.Error as error:
             if self._check.errors:
                 raise self._check.failure(self._observe()) from None
             raise ProbeFailed(Reason.TLS_HANDSHAKE, f"the TLS handshake failed: {describe(error)}") from None
-        if self._verifies and not self._check.complete:
+        if self._verifications is not None and not self._check.complete:
             self._check.check_name(next(iter(chain.sent(self._connection)), None))
         if self._check.errors:
             self._drop_outgoing()
             raise self._check.failure(self._observe())
         self.handshake = self._observe()
+        if self._verifications is not None and self._check.verified is None:
+            self._verifications.add(self.handshake.sent, self.handshake.verified or ())
         return True
+
+    def _shake(self) -> bool:
+        """Let OpenSSL go on with the handshake; return whether it is complete.
+
+        Raises:
+            SSL.Error: it failed.
+        """
+        connection = self._connection
+        ssl = connection._ssl  # noqa: SLF001  # see above
+        result = lib.SSL_do_handshake(ssl)
+        if result == 1:
+            return True
+        if lib.SSL_get_error(ssl, result) != lib.SSL_ERROR_WANT_READ:
+            connection._raise_ssl_error(ssl, result)  # noqa: SLF001  # see above
+        return False
 
     def decrypt(self, data: bytes) -> bytes:
         """Return the plain text of what the peer sent, up to a `failure`; nothing more after one.
@@ -197,6 +249,9 @@ class Layer:
         if self.failure is not None:
             return b""
         self._unread += data
+        if not self.has_more():
+            self.behind = False
+            return b""
         plain: list[bytes] = []
         work = self._give_piece()
         try:
@@ -205,6 +260,8 @@ class Layer:
                     plain.append(self._connection.recv(_MAX_READ_BYTES))
                     self._idle = 0
                     work += 1
+                    if work == 1 and not self.has_more():  # usually so; later on it would take longer than it saves
+                        break
                 except SSL.WantReadError:
                     if not self._unread:
                         break
@@ -248,15 +305,12 @@ class Layer:
 
     def outgoing(self) -> bytes:
         """Return the bytes to send to the peer; may be empty."""
-        waiting: list[bytes] = []
-        while True:
-            try:
-                data = self._connection.bio_read(_MAX_CALL_BYTES)
-            except SSL.WantReadError:
-                return b"".join(waiting)
-            if not waiting and len(data) < _MAX_CALL_BYTES:  # nearly always, one call returns everything
-                return data
-            waiting.append(data)
+        return _take(self._connection._from_ssl)  # noqa: SLF001  # see above
+
+    def has_more(self) -> bool:
+        """Return whether there is received data that has not been returned."""
+        connection = self._connection
+        return bool(self._unread or _waiting(connection._into_ssl) or connection.pending())  # noqa: SLF001  # see above
 
     def close(self) -> None:
         """Send close_notify."""
@@ -268,34 +322,56 @@ class Layer:
         self.outgoing()
 
     def _observe(self) -> Handshake:
-        connection = self._connection
+        connection, check = self._connection, self._check
         name = connection.get_cipher_name()
-        good = self._verifies and not self._check.errors
-        sent = chain.sent(connection)
+        sent = chain.sent(connection) if check.sent is None else check.sent
+        verified = check.verified
+        if verified is None and self._verifications is not None and not check.errors:
+            verified = chain.verified(connection)
         if sent:
             _ = sent[0].labels  # a cached property: of a large certificate this takes long, and we may be in a thread
         return Handshake(
             version=VERSION_NAMES.get(connection.get_protocol_version_name(), "unknown"),
             cipher=IANA_NAMES.get(name, name) if name else cipher_of_hello(self._hello),
             sent=sent,
-            verified=chain.verified(connection) if good else None,
-            verify_errors=tuple(self._check.errors),
-            faults=tuple(self._check.faults),
+            verified=verified,
+            verify_errors=tuple(check.errors),
+            faults=tuple(check.faults),
             protocol=connection.get_alpn_proto_negotiated().decode("ascii", "replace"),
             stapled=chain.stapled(connection) if self._requests_ocsp else None,
         )
 
 
+def _waiting(bio: Any) -> int:
+    """Return the number of bytes in a buffer between us and OpenSSL."""
+    return int(lib.BIO_get_mem_data(bio, ffi.NULL))
+
+
+def _take(bio: Any) -> bytes:
+    """Take all bytes out of such a buffer."""
+    size = _waiting(bio)
+    if not size:
+        return b""
+    data = ffi.new("char[]", size)
+    return bytes(ffi.buffer(data, lib.BIO_read(bio, data, size)))
+
+
 def collect(connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int) -> bool:
-    """Verify callback of OpenSSL: note an error and go on; at the peer's own certificate, return the verdict."""
+    """Verify callback of OpenSSL: note an error and go on; at the peer's own certificate, return the verdict.
+
+    A verification that is recalled ends at once. OpenSSL takes it for failed, which has no effect with `VERIFY_NONE`.
+    """
     check = cast("Check", connection.get_app_data())
     if not ok:
         if code != _INVALID_PURPOSE or not _is_for_servers(certificate, depth):
             check.note(code, certificate)
         return True
-    if depth > 0:
-        return True
-    return check.check_name(chain.read(certificate))
+    if depth == 0:
+        return check.check_name(chain.read(certificate))
+    if check.recall(connection, depth):
+        connection.set_verify(SSL.VERIFY_NONE)
+        return False
+    return True
 
 
 def _is_for_servers(certificate: crypto.X509, depth: int) -> bool:

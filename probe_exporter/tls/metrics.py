@@ -44,9 +44,9 @@ def report_handshake(probe: Probe, handshake: Handshake) -> None:
     if not handshake.sent:
         return
     probe.set(CERTIFICATE_INFO, 1, *handshake.sent[0].labels)
-    probe.set(EARLIEST_EXPIRY, min([certificate.expiry for certificate in handshake.sent]))
+    probe.set(EARLIEST_EXPIRY, int(min([certificate.expiry for certificate in handshake.sent])))
     if handshake.verified is not None:
-        probe.set(CHAIN_EXPIRY, min([certificate.expiry for certificate in handshake.verified]))
+        probe.set(CHAIN_EXPIRY, int(min([certificate.expiry for certificate in handshake.verified])))
 
 
 def report_no_chain(probe: Probe, handshake: Handshake) -> None:

@@ -4,34 +4,25 @@ pyOpenSSL can verify a chain without a connection, but reports the first error o
 `QuicContext.verify` plays the server's half of a TLS 1.2 handshake to an OpenSSL client in memory, up to the
 certificates, which TLS 1.2 sends unencrypted. The client's verification callback then sees every error.
 
-That takes a tenth of a probe's CPU time. So a success is remembered, for at most an hour: the same certificates verify
-for the same name with the same authorities while none of them expires. A failure is not remembered.
+That takes a tenth of a probe's CPU time, so a success is remembered (`verifications`).
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import NamedTuple
 
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL
 
-from probe_exporter.addresses.cache import Cache
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.tls import certificates, chain
+from probe_exporter.tls import chain
 from probe_exporter.tls.certificates import Certificate
 from probe_exporter.tls.context import check_verifiable, make_context, remembered
 from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.layer import Check, describe
 from probe_exporter.tls.settings import TLSSettings
 from probe_exporter.tls.suites import CIPHERS
-
-MAX_VERIFIED_BYTES = 16 << 20
-"""The estimated bytes of remembered verifications with one context; they keep their certificates in memory."""
-
-_REMEMBERED_SECONDS = 3600
+from probe_exporter.tls.verifications import Verifications
 
 OCSP_REQUEST = b"\x01\0\0\0\0"
 """The extension status_request of a ClientHello (RFC 6066, 8): by OCSP, for any responder, without extensions."""
@@ -39,22 +30,6 @@ OCSP_REQUEST = b"\x01\0\0\0\0"
 _PIECE = 16384  # bytes that one record holds at most
 _STATUS_REQUEST = b"\0\x05"
 _OCSP = b"\x01"
-
-
-class _Shown(NamedTuple):
-    """What a server showed, as far as its verification depends on it."""
-
-    server_name: str
-    sent: tuple[Certificate, ...]
-    hour: int  # so that what is remembered is not found for longer
-
-
-class _Verified(NamedTuple):
-    """A chain that verified, and the time during which it is valid, in Unix seconds."""
-
-    chain: tuple[Certificate, ...]
-    since: float
-    until: float
 
 
 class QuicContext:
@@ -69,10 +44,9 @@ class QuicContext:
         Raises:
             ProbeFailed: a file or a key can't be used.
         """
-        self._verifies = not settings.insecure_skip_verify
+        self._verifications = None if settings.insecure_skip_verify else Verifications()
         self._max_version = settings.max_version
         self._context, self.identity = make_context(settings, "TLS12", "TLS12")
-        self._remembered = Cache(self._verify, MAX_VERIFIED_BYTES, _weigh)
 
     def check_usable(self, server_name: str) -> None:
         """
@@ -83,7 +57,7 @@ class QuicContext:
             raise ProbeFailed(
                 Reason.SETTINGS_UNUSABLE, f"tls_config: QUIC needs TLS 1.3, and max_version is {self._max_version}"
             )
-        if self._verifies:
+        if self._verifications is not None:
             check_verifiable(server_name)
 
     def verify(self, shown: Handshake, server_name: str) -> Handshake:
@@ -94,21 +68,19 @@ class QuicContext:
             ProbeFailed: OpenSSL can't parse the certificates.
         """
         _ = shown.sent[0].labels  # a cached property: of a large certificate this takes long, and we may be in a thread
-        if not self._verifies:
+        if self._verifications is None:
             return shown
-        now = time.time()
-        key = _Shown(server_name.rstrip("."), tuple(shown.sent), int(now // _REMEMBERED_SECONDS))
-        try:
-            verified = self._remembered[key]
-            if not verified.since <= now < verified.until:
-                verified = self._verify(key)
-        except _Refused as refused:
-            check = refused.check
-            raise check.failure(replace(shown, verify_errors=tuple(check.errors), faults=tuple(check.faults))) from None
-        return replace(shown, verified=verified.chain)
+        name = server_name.rstrip(".")
+        found = self._verifications.find(shown.sent)
+        if found is not None and shown.sent[0].is_for(name):
+            return shown._replace(verified=found.chain(shown.sent))
+        verified = self._verify(shown, name)
+        self._verifications.add(shown.sent, verified)
+        return shown._replace(verified=verified)
 
-    def _verify(self, shown: _Shown) -> _Verified:
-        check = Check(shown.server_name)
+    def _verify(self, shown: Handshake, name: str) -> tuple[Certificate, ...]:
+        """Return the verified chain; raise as `verify` does."""
+        check = Check(name)
         connection = SSL.Connection(self._context, None)
         connection.set_connect_state()
         connection.set_app_data(check)
@@ -123,25 +95,8 @@ class QuicContext:
             if not check.complete:
                 raise ProbeFailed(Reason.TLS_HANDSHAKE, f"unreadable certificates: {describe(error)}") from None
         if check.errors:
-            raise _Refused(check)
-        verified = chain.verified(connection)
-        since = max((one.x509.not_valid_before_utc.timestamp() for one in verified), default=0.0)
-        return _Verified(verified, since, min((one.expiry for one in verified), default=0.0))
-
-
-class _Refused(Exception):
-    """The verification found errors."""
-
-    def __init__(self, check: Check) -> None:
-        super().__init__()
-        self.check = check
-
-
-def _weigh(shown: _Shown, verified: _Verified) -> int:
-    """Estimate the bytes of a verification. Authorities are few, and shared by many."""
-    own, *others = shown.sent
-    listed = [own, *(one for one in others if one not in verified.chain)]
-    return len(shown.server_name) + sum(certificates.size_in_memory(one.x509) for one in listed)
+            raise check.failure(shown._replace(verify_errors=tuple(check.errors), faults=tuple(check.faults))) from None
+        return chain.verified(connection)
 
 
 def stapled_in(extensions: bytes) -> bytes:

@@ -52,12 +52,22 @@ class TLSSettings(Settings):
     min_version: TLSVersion = "TLS12"
     max_version: TLSVersion = "TLS13"
 
+    @cached_property  # every handshake asks for these two
+    def files(self) -> tuple[tuple[str, str], ...]:
+        """The settings that name a file, and the paths."""
+        named = (("ca", self.ca_file), ("cert", self.cert_file), ("key", self.key_file))
+        return tuple([(key, path) for key, path in named if path])
+
+    @cached_property
+    def references(self) -> tuple[str, ...]:
+        """The keys that are set and refer to a secret manager."""
+        return tuple([key for key in ("ca_ref", "cert_ref", "key_ref") if getattr(self, key)])
+
     def cautions(self) -> Iterator[tuple[str, str]]:
         if self.min_version > self.max_version:
             yield "min_version", "greater than `max_version`: every probe of this module will fail"
-        for key in ("ca_ref", "cert_ref", "key_ref"):
-            if getattr(self, key):
-                yield key, NO_SECRET_MANAGER
+        for key in self.references:
+            yield key, NO_SECRET_MANAGER
 
 
 def _directory(url: str) -> str:

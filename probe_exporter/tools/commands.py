@@ -59,7 +59,8 @@ def _run_tool(given: argparse.Namespace) -> int:
     from probe_exporter.tools.prometheus_config import BadShards  # noqa: PLC0415  # the same
     from probe_exporter.tools.targets import BadTargets  # noqa: PLC0415  # the same
 
-    logs.setup(logging.WARNING, "logfmt")
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    logs.setup(logging.WARNING, logs.for_terminal if on_terminal else "logfmt")
     run: Callable[[argparse.Namespace], int] = given.run
     try:
         return run(given)

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from probe_exporter.config.catalogue import module_info, prober_info
 from probe_exporter.config.dump import module_to_yaml, plain_module
 from probe_exporter.config.module import Config, Module
+from probe_exporter.config.one_module import module_hint
 from probe_exporter.config.shapes import shape_of
 from probe_exporter.plugins.inventory import measured
 from probe_exporter.prober.declaration import Prober
@@ -32,7 +33,10 @@ def modules(config: Config, names: Sequence[str], *, as_json: bool) -> str:
     Raises:
         UnknownName: one of the names is unknown.
     """
-    chosen = _chosen("module", config.modules, names)
+    for name in names:
+        if name not in config.modules:
+            raise UnknownName(f"unknown module `{name}`{module_hint(config, name)}")
+    chosen = [config.modules[name] for name in names or sorted(config.modules)]
     if as_json:
         return _json([_module_data(module) for module in chosen])
     if names:
@@ -46,7 +50,10 @@ def probers(config: Config, names: Sequence[str], *, as_json: bool) -> str:
     Raises:
         UnknownName: one of the names is unknown.
     """
-    chosen = _chosen("prober", config.probers, names)
+    for name in names:
+        if name not in config.probers:
+            raise UnknownName(f"unknown prober `{name}`{nearest(name, list(config.probers))}")
+    chosen = [config.probers[name] for name in names or sorted(config.probers)]
     if as_json:
         return _json([prober_info(prober).model_dump() for prober in chosen])
     if names:
@@ -57,13 +64,6 @@ def probers(config: Config, names: Sequence[str], *, as_json: bool) -> str:
 def names(loaded: Iterable[str]) -> str:
     """Return the names of modules or probers, one a line, for scripts."""
     return "".join([f"{name}\n" for name in sorted(loaded)])
-
-
-def _chosen(what: str, loaded: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
-    for name in names:
-        if name not in loaded:
-            raise UnknownName(f"unknown {what} `{name}`{nearest(name, list(loaded))}")
-    return [loaded[name] for name in names or sorted(loaded)]
 
 
 def _json(items: Sequence[Mapping[str, Any]]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from probe_exporter.addresses.endpoints import join_host_port, split_host_port
-from probe_exporter.addresses.literals import is_name, literal
+from probe_exporter.addresses.host_names import is_name
+from probe_exporter.addresses.literals import literal
 from probe_exporter.config.dump import dump
 from probe_exporter.prober.failure import ProbeFailed
 from probe_exporter.report.snippets import scrape_job

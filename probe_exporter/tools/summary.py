@@ -16,10 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from probe_exporter.report.advice import Explanation
 from probe_exporter.report.peers import Certificate, Peer
 from probe_exporter.report.report import Family, Report, RunRow, Step, of_result, seconds
 from probe_exporter.report.waterfall import Bar
 from probe_exporter.runner import Result
+from probe_exporter.settings.fields import shorten
 
 MAX_WIDTH = 120
 """Columns that are used at most; longer lines are hard to read."""
@@ -38,6 +40,12 @@ _SAID = {
     *("probe_address_success", "probe_address_failure_info", "probe_attempt_failure_info"),
 }
 """Metrics whose values the verdict and the table of runs show."""
+
+MAX_DETAIL_CHARACTERS = 300
+"""Characters of each detail of a failure that are printed; `--debug` prints more."""
+
+_IN_EVERY_VERDICT = {"reason", "phase", "err", "duration_seconds"}
+"""Fields of the log's last line that the summary prints in other places."""
 
 _GOOD, _BAD, _MAYBE, _FAINT, _HEAD, _CODE = "green", "red", "yellow", "dim", "bold", "bold"
 
@@ -108,12 +116,7 @@ class Summary:
         for sentence in report.revoked:
             out.print(Text(_printable(sentence), _BAD))
         if report.explanation is not None:
-            out.print()
-            out.print(Text.assemble((report.explanation.reason, _BAD), f": {_printable(report.message)}"))
-            self._paragraph(_prose(report.explanation.meaning, self._mark))
-            if report.explanation.advice != report.explanation.meaning:
-                self._heading("What to try")
-                self._paragraph(_prose(report.explanation.advice, self._mark))
+            self._failure(report, report.explanation)
         if len(report.runs) > 1:
             self._runs(report)
         name, bars = _phases(report)
@@ -128,10 +131,22 @@ class Summary:
             self._samples(report.families, report.samples_left_out)
         if self._debug:
             self._heading("Log")
-            self._lines(map(_log_line, report.steps))
+            for step in report.steps:
+                self._log_line(step)
             self._heading("Settings")
             self._lines([Text(f"  {_printable(line)}") for line in report.settings.splitlines()])
         out.print()
+
+    def _failure(self, report: Report, explanation: Explanation) -> None:
+        """Print why the probe failed, and what to try."""
+        self._console.print()
+        self._console.print(Text.assemble((explanation.reason, _BAD), f": {_printable(report.message)}"))
+        for name, value in _details(report):
+            self._paragraph(Text.assemble((f"{_printable(name)}: ", _FAINT), _printable(value)))
+        self._paragraph(_prose(explanation.meaning, self._mark))
+        if explanation.advice != explanation.meaning:
+            self._heading("What to try")
+            self._paragraph(_prose(explanation.advice, self._mark))
 
     def _heading(self, text: str) -> None:
         self._console.print()
@@ -142,6 +157,17 @@ class Summary:
         for line in text.wrap(self._console, self._console.width - 2):
             line.rstrip()
             self._console.print(Text.assemble("  ", line))
+
+    def _log_line(self, step: Step) -> None:
+        """Print a line of the log in full, on as many lines as it takes."""
+        style = _BAD if step.level.lower() == "error" else _MAYBE if step.level.lower().startswith("warn") else ""
+        fields = "".join([f" {name}={value}" for name, value in step.fields])
+        text = Text.assemble((_printable(step.message), style), _printable(fields))
+        indent = f"  {seconds(step.offset):>8}  "
+        for line in text.wrap(self._console, self._console.width - len(indent)):
+            line.rstrip()
+            self._console.print(Text.assemble((indent, _FAINT), line))
+            indent = " " * len(indent)
 
     def _lines(self, lines: Iterable[Text]) -> None:
         for line in lines:
@@ -322,12 +348,12 @@ def _sample_lines(families: Iterable[Family]) -> Iterator[str]:
             yield _printable(f"{sample.name}{{{labels}}} {sample.value}" if labels else f"{sample.name} {sample.value}")
 
 
-def _log_line(step: Step) -> Text:
-    fields = "".join([f" {name}={value}" for name, value in step.fields])
-    style = _BAD if step.level.lower() == "error" else _MAYBE if step.level.lower().startswith("warn") else ""
-    return Text.assemble(
-        (f"  {seconds(step.offset):>8}  ", _FAINT), (_printable(step.message), style), _printable(fields)
-    )
+def _details(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield what the prober gave with its failure, such as the answer that it did not expect: name and value."""
+    if report.steps and not report.steps_left_out:
+        for name, value in report.steps[-1].fields:
+            if name not in _IN_EVERY_VERDICT:
+                yield name, shorten(value, MAX_DETAIL_CHARACTERS)
 
 
 def _prose(text: str, mark: str) -> Text:

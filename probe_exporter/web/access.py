@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from aiohttp.web import BaseRequest
-
 from probe_exporter.web.answers import Answer, Refused, refusal
 from probe_exporter.web.authentication import Passwords, credentials
 from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.rate_limit import TokenBucket
+from probe_exporter.web.request import WebRequest
 
 
 class AccessControl:
@@ -18,8 +17,8 @@ class AccessControl:
 
     def __init__(
         self,
-        answer: Callable[[BaseRequest], Awaitable[Answer]],
-        count: Callable[[BaseRequest, int], None],
+        answer: Callable[[WebRequest], Awaitable[Answer]],
+        count: Callable[[WebRequest, int], None],
         live: LiveWebConfig,
         workers: int = 1,
     ) -> None:
@@ -37,7 +36,7 @@ class AccessControl:
         self._workers = workers
         self._bucket = TokenBucket(live.current.settings.rate_limit, workers, 0.0)
 
-    async def __call__(self, request: BaseRequest) -> Answer:
+    async def __call__(self, request: WebRequest) -> Answer:
         """Answer one request."""
         settings = self._live.current.settings
         now = asyncio.get_running_loop().time()
@@ -54,11 +53,11 @@ class AccessControl:
         response.add_fields(settings.http_server_config.headers)
         return response
 
-    def _refuse(self, request: BaseRequest, refused: Refused) -> Answer:
+    def _refuse(self, request: WebRequest, refused: Refused) -> Answer:
         self._count(request, refused.status)
         return refusal(refused)
 
-    async def _authenticate(self, request: BaseRequest, users: Mapping[str, str]) -> None:
+    async def _authenticate(self, request: WebRequest, users: Mapping[str, str]) -> None:
         """Check the credentials of a request.
 
         Raises:

@@ -7,12 +7,11 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.web import BaseRequest, StreamResponse
 
 from probe_exporter.addresses.cache import remembered
 from probe_exporter.web.parameters import wants_gzip
+from probe_exporter.web.request import WebRequest
 
 SERVER = "probe-exporter"
 """The Server header field. Without one, aiohttp sends its own version and Python's."""
@@ -20,12 +19,16 @@ SERVER = "probe-exporter"
 _UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5
 
 
-class Answer(StreamResponse):
+class Answer:
     """The response that a handler returns.
 
     Attributes:
         body: the bytes of the body; the response to a HEAD request, and one with status 304, has only their length.
+        status: the status code.
+        closes: whether the connection is closed after this response, even if the client would keep it open.
     """
+
+    __slots__ = ("_fields", "_head", "body", "closes", "status")
 
     def __init__(self, body: bytes, fields: Mapping[str, str], status: int = 200) -> None:
         """
@@ -35,11 +38,11 @@ class Answer(StreamResponse):
         Raises:
             ValueError: a field has a character that RFC 9110 forbids.
         """
-        super().__init__(status=status)
         self.body = body
+        self.status = status
+        self.closes = False
         self._fields = fields
         self._head = _head((status, tuple(fields.items())))
-        self._writer: AbstractStreamWriter | None = None
 
     def add_fields(self, fields: Mapping[str, str]) -> None:
         """Add header fields; those that the answer has stay as they are.
@@ -48,35 +51,25 @@ class Answer(StreamResponse):
             ValueError: a field holds what none may.
         """
         self._fields = {**fields, **self._fields}
-        self._head = _head((self._status, tuple(self._fields.items())))
+        self._head = _head((self.status, tuple(self._fields.items())))
 
-    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter:
-        """Send the whole response.
+    def encoded(self, method: str, http_1_1: bool, keep_alive: bool) -> bytes:
+        """Return the whole response.
 
-        Raises:
-            ConnectionError: the client has closed the connection.
+        Args:
+            method: the request's.
+            http_1_1: whether the request's version is 1.1.
+            keep_alive: whether the connection stays open afterwards.
         """
-        if self._keep_alive is None:
-            self._keep_alive = request.keep_alive
-        transport = request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client has closed the connection")
-        connection = _connection(request.version >= (1, 1), self._keep_alive)
+        connection = _connection(http_1_1, keep_alive)
         rest = f"Content-Length: {len(self.body)}\r\nDate: {rfc822_formatted_time()}\r\n{connection}\r\n".encode()
-        empty = request.method == "HEAD" or self._status == 304
-        transport.write(self._head + rest if empty else self._head + rest + self.body)
-        self._writer = request.writer
-        return self._writer
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Wait until the send buffer is below its limit."""
-        if self._writer is not None:
-            await self._writer.drain()
+        empty = method == "HEAD" or self.status == 304
+        return self._head + rest if empty else self._head + rest + self.body
 
 
-def _connection(modern: bool, keep_alive: bool) -> str:
+def _connection(http_1_1: bool, keep_alive: bool) -> str:
     """Return the Connection header field (RFC 9112 section 9.3), needed only if it isn't the version's default."""
-    if keep_alive == modern:
+    if keep_alive == http_1_1:
         return ""
     return "Connection: keep-alive\r\n" if keep_alive else "Connection: close\r\n"
 
@@ -97,7 +90,7 @@ def _head(status_and_fields: tuple[int, tuple[tuple[str, str], ...]]) -> bytes:
     return "".join(lines).encode("utf-8", "surrogateescape")
 
 
-Handler = Callable[[BaseRequest, str], Awaitable[Answer]]
+Handler = Callable[[WebRequest, str], Awaitable[Answer]]
 """The handler of one path; its arguments are the request and the query string, still encoded."""
 
 _NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
@@ -127,7 +120,7 @@ class Refused(Exception):
         self.headers = headers
 
 
-def exposition(request: BaseRequest, body: bytes, content_type: str) -> Answer:
+def exposition(request: WebRequest, body: bytes, content_type: str) -> Answer:
     """Return a response with metrics in the negotiated format, compressed if the client accepts gzip."""
     if not wants_gzip(request.headers.get("Accept-Encoding", "")):
         return Answer(body, {"Content-Type": content_type, **_NO_SNIFFING})
@@ -162,5 +155,5 @@ def refusal(refused: Refused) -> Answer:
     body = f"{refused.line}\n".encode("utf-8", "replace")
     response = Answer(body, _PLAIN_HEADERS | refused.headers, refused.status)
     if refused.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        response.force_close()
+        response.closes = True
     return response

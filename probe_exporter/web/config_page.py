@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from aiohttp.web import BaseRequest
-
 from probe_exporter.config.current import Configuration
 from probe_exporter.config.dump import module_to_yaml, modules_to_yaml, targets_to_yaml, to_yaml
 from probe_exporter.config.module import Config, Module
@@ -15,6 +13,7 @@ from probe_exporter.web.html.negotiation import wants_html
 from probe_exporter.web.html.rendering import Renderer
 from probe_exporter.web.module_selection import UnknownModule, modules_named, with_parameters
 from probe_exporter.web.parameters import decode_query
+from probe_exporter.web.request import WebRequest
 
 MAX_SECTIONS = 200
 """Modules whose settings one page shows. Beyond this number the page has links to each."""
@@ -27,7 +26,7 @@ class ConfigPage:
         self._configuration = configuration
         self._renderer = renderer
 
-    async def config(self, request: BaseRequest, query: str) -> Answer:
+    async def config(self, request: WebRequest, query: str) -> Answer:
         """Return the configuration, or some of its modules with a request's parameters."""
         config, parameters = self._configuration.current, decode_query(query)
         modules = _asked(config, parameters)

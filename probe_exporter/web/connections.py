@@ -3,6 +3,16 @@
 A connection that is older than ``--web.max-connection-age`` is closed with its next response, so that a client that
 never closes its connections, as Prometheus does not, reaches a new replica behind a load balancer. The response says
 ``Connection: close``, so the client sends no request that would be lost (RFC 9112 section 9.6).
+
+How a request is answered:
+
+* aiohttp accepts the connection and parses requests into a queue. A connection has one task, which runs `start`.
+* A plain request has a valid head, no body and no upgrade: `Connection.start` answers it in that task.
+* From the first request on that is not plain, aiohttp's own `start` answers all requests of the connection. It knows
+  how to read and drop a body, to decline an upgrade, and to refuse what is not HTTP. It makes a task, a request, a
+  writer and a response for each, which took a ninth of a tcp probe's instructions (docs/decisions.md).
+  So does it if aiohttp is another version than `COMPARED_AIOHTTP`: our loop uses private attributes.
+* Both cancel the handler when the client disconnects, and both stop after a response that closes the connection.
 """
 
 from __future__ import annotations
@@ -17,13 +27,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from aiohttp.http import RawRequestMessage
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11, RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web import BaseRequest, RequestHandler, Server, StreamResponse
 
-from probe_exporter.web.answers import Refused, refusal
+from probe_exporter.web.answers import Answer, Refused, refusal
+from probe_exporter.web.request import WebRequest
 
 log = logging.getLogger(__name__)
+
+COMPARED_AIOHTTP = "3.14.5"
+"""The version of aiohttp whose `RequestHandler.start`, and what that calls, `Connection.start` was compared with."""
 
 MAX_LINE_BYTES = 64 * 1024
 """Bytes of a request line or header; aiohttp's 8 KiB are too few for some targets."""
@@ -72,10 +89,47 @@ class Limits:
     age: float = 0.0
 
 
+class _Response(StreamResponse):
+    """An answer as aiohttp's loop sends it."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(status=answer.status)
+        self._answer = answer
+        self._writer: AbstractStreamWriter | None = None
+        if answer.closes:
+            self.force_close()
+
+    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter:
+        """Send the whole response.
+
+        Raises:
+            ConnectionError: the client has closed the connection.
+        """
+        if self._keep_alive is None:
+            self._keep_alive = request.keep_alive
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has closed the connection")
+        transport.write(self._answer.encoded(request.method, request.version >= HttpVersion11, self._keep_alive))
+        self._writer = request.writer
+        return self._writer
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Wait until the send buffer is below its limit."""
+        if self._writer is not None:
+            await self._writer.drain()
+
+
+def _internal_error(error: BaseException | None) -> Answer:
+    """Log an exception that no endpoint handles, and return the response to its client."""
+    log.error("Unexpected exception in the web server", exc_info=error)
+    return refusal(Refused(500, "Internal error; the exporter's log has more"))
+
+
 class Connection(RequestHandler):
     """One client's connection. It is in `Connections.unheard` until the head of its next request is complete."""
 
-    __slots__ = ("_all", "_expires", "_finished", "_spoilt", "_stuck", "_wire", "busy")
+    __slots__ = ("_all", "_expires", "_finished", "_spoilt", "_stuck", "_tls", "_wire", "busy")
 
     def __init__(self, all: Connections, server: Server, **options: Any) -> None:
         self._finished: asyncio.Future[None] | None = None
@@ -86,6 +140,7 @@ class Connection(RequestHandler):
         self._expires = all.expiry()
         self._stuck = 0.0  # since when the client has not read the data sent to it
         self._wire: asyncio.Transport | None = None
+        self._tls = False
 
     @property
     def _handler_waiter(self) -> asyncio.Future[None] | None:  # an attribute of aiohttp
@@ -101,6 +156,7 @@ class Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast("asyncio.Transport", transport)
+        self._tls = transport.get_extra_info("sslcontext") is not None
         super().connection_made(transport)
         # aiohttp's timer for a client that sends nothing, 0.5 kB: `await_request` limits that, to less.
         if self._keepalive_handle is not None:
@@ -112,17 +168,22 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._spoilt:
             return
-        if not self.busy and self not in self._all.unheard:
+        if len(data) <= PIECE:
+            self._parse(data)
+        else:
+            for start in range(0, len(data), PIECE):
+                if not self._spoilt:
+                    self._parse(data[start : start + PIECE])
+        if not self._messages and not self.busy and self not in self._all.unheard:
             self._all.await_request(self)
-        for start in range(0, len(data) or 1, PIECE):  # aiohttp passes b"" to have buffered data parsed again
-            super().data_received(data[start : start + PIECE] if len(data) > PIECE else data)
-            # A private attribute: aiohttp has no public one that tells invalid HTTP before more data is parsed.
-            # No request needs a body, and parsing chunks of a byte takes long: the rest of a chunked one is dropped.
-            if self._messages and (
-                not isinstance(message := self._messages[-1][0], RawRequestMessage) or message.chunked
-            ):
-                self._spoilt = True
-                break
+
+    def _parse(self, piece: bytes) -> None:
+        """Parse requests into the queue; an empty piece has buffered data parsed again."""
+        super().data_received(piece)
+        # A private attribute: aiohttp has no public one that tells invalid HTTP before more data is parsed.
+        # No request needs a body, and parsing chunks of a byte takes long: the rest of a chunked one is dropped.
+        if self._messages and (not isinstance(message := self._messages[-1][0], RawRequestMessage) or message.chunked):
+            self._spoilt = True
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's closes at once and drops what is being sent
         wire = self._wire
@@ -135,10 +196,87 @@ class Connection(RequestHandler):
             self._all.close_soon(wire)
         return True
 
+    async def start(self) -> None:
+        """Answer one request after another, until the connection closes."""
+        if aiohttp.__version__ != COMPARED_AIOHTTP:
+            await super().start()
+            return
+        while not self._force_close:
+            if not self._messages:
+                self._waiter = self._loop.create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
+            message, payload = self._messages[0]
+            if not isinstance(message, RawRequestMessage) or payload is not EMPTY_PAYLOAD or message.upgrade:
+                await super().start()
+                return
+            self._take()
+            if not await self._answer(message):
+                break
+            if self._messages:  # the client sends requests without waiting: give others their turn
+                await asyncio.sleep(0)
+        if not self._force_close and self.transport is not None:
+            self._task_handler = None
+            self.transport.close()
+
+    def _take(self) -> None:
+        """Take the first request from the queue, and read on if the queue was full."""
+        self._messages.popleft()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+
+    async def _answer(self, message: RawRequestMessage) -> bool:
+        """Answer a plain request; return whether the connection stays open for the next one."""
+        self._all.unheard.pop(self, None)
+        self.busy = self._request_in_progress = True
+        try:
+            try:
+                answer = await self._all.answer(WebRequest(message.method, message.path, message.headers, self._tls))
+            except Exception as error:
+                answer = _internal_error(error)
+            self._send(message, answer)
+            if self._paused:
+                await self._drain_helper()
+        except ConnectionError:
+            return False
+        except BaseException:  # above all CancelledError: the client has disconnected, or the server shuts down
+            self.force_close()
+            raise
+        finally:
+            self.busy = self._request_in_progress = False
+            if (waiter := self._handler_waiter) is not None:
+                waiter.set_result(None)
+        if not self._keepalive or self._close or self._force_close:
+            return False
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+        return True
+
+    def _send(self, message: RawRequestMessage, answer: Answer) -> None:
+        """Send the whole response, and note whether the connection stays open.
+
+        Raises:
+            ConnectionError: the client has closed the connection.
+        """
+        if self.transport is None or self.transport.is_closing():
+            raise ConnectionResetError("the client has closed the connection")
+        self._keepalive = not (message.should_close or answer.closes or self._is_last)
+        self.transport.write(answer.encoded(message.method, message.version >= HttpVersion11, self._keepalive))
+
+    @property
+    def _is_last(self) -> bool:
+        """Whether the connection is to be closed with the response that is sent now."""
+        return self._spoilt or self._loop.time() > self._expires
+
     async def finish_response(
         self, request: BaseRequest, resp: StreamResponse, start_time: float | None
     ) -> tuple[StreamResponse, bool]:
-        if self._spoilt or self._all.is_past(self._expires):
+        if self._is_last:
             resp.force_close()
         try:
             return await super().finish_response(request, resp, start_time)
@@ -149,12 +287,11 @@ class Connection(RequestHandler):
         self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> StreamResponse:
         if not isinstance(exc, HttpProcessingError):
-            log.error("Unexpected exception in the web server", exc_info=exc)
-            return refusal(Refused(status, message or "Internal error; the exporter's log has more"))
+            return _Response(_internal_error(exc))
         # aiohttp would send back all the data that it could not parse, and log it.
         answer = refusal(Refused(400, f"Bad request: {exc.message[:MAX_COMPLAINT_CHARACTERS]}"))
-        answer.force_close()
-        return answer
+        answer.closes = True
+        return _Response(answer)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._all.closed(self)
@@ -175,16 +312,21 @@ class Connection(RequestHandler):
 
 
 class Connections:
-    """Tracks all connections. An instance is the protocol factory of an event loop's server."""
+    """Tracks all connections. An instance is the protocol factory of an event loop's server.
 
-    def __init__(self, answer: Callable[[BaseRequest], Awaitable[StreamResponse]], limits: Limits = Limits()) -> None:
+    Attributes:
+        answer: answers a request.
+    """
+
+    def __init__(self, answer: Callable[[WebRequest], Awaitable[Answer]], limits: Limits = Limits()) -> None:
         """
         Args:
             answer: called for each request when its head is complete.
         """
         self._loop = asyncio.get_running_loop()
+        self.answer = answer
         # A client that disconnects cancels its probe.
-        self._server = Server(answer, handler_cancellation=True, request_factory=self._request)
+        self._server = Server(self._respond, handler_cancellation=True, request_factory=self._request)
         self._limits = limits
         self.unheard: dict[Connection, float] = {}  # since when, oldest first
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -209,20 +351,22 @@ class Connections:
     def _request(
         self, message: Any, payload: Any, protocol: RequestHandler, writer: Any, task: asyncio.Task[None]
     ) -> BaseRequest:
-        """Return the request for a complete head."""
+        """Return the request that aiohttp's loop answers."""
         connection = cast("Connection", protocol)
         self.unheard.pop(connection, None)
         connection.busy = True
         return BaseRequest(message, payload, protocol, writer, task, self._loop)
 
+    async def _respond(self, request: BaseRequest) -> StreamResponse:
+        """Answer a request of aiohttp's loop."""
+        return _Response(
+            await self.answer(WebRequest(request.method, request.raw_path, request.headers, request.secure))
+        )
+
     def expiry(self) -> float:
         """Return the time after which a connection that opens now is closed with its next response."""
         age = self._limits.age
         return self._loop.time() + age * random.uniform(1 - AGE_JITTER, 1 + AGE_JITTER) if age else math.inf
-
-    def is_past(self, time: float) -> bool:
-        """Whether a time of `expiry` has passed."""
-        return self._loop.time() > time
 
     @property
     def number(self) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aiohttp.web import BaseRequest
-
 from probe_exporter.config.current import Configuration
 from probe_exporter.settings.fields import nearest, shorten
 from probe_exporter.web.answers import Answer, Refused, json_text
 from probe_exporter.web.module_selection import MAX_COMPARED_MODULES, MAX_SHOWN_CHARACTERS
 from probe_exporter.web.parameters import decode_query
+from probe_exporter.web.request import WebRequest
 
 if TYPE_CHECKING:
     from probe_exporter.discovery.sources import Sources
@@ -23,7 +22,7 @@ class DiscoveryPage:
         self._configuration = configuration
         self._sources: Sources | None = None
 
-    async def targets(self, request: BaseRequest, query: str) -> Answer:
+    async def targets(self, request: WebRequest, query: str) -> Answer:
         """Return the targets of a source as JSON."""
         from probe_exporter.discovery.groups import DiscoveryError  # noqa: PLC0415  # loaded by the first request
         from probe_exporter.discovery.sources import Sources, UnknownSource  # noqa: PLC0415  # the same

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from aiohttp.web import BaseRequest
-
 from probe_exporter.config.current import Configuration
 from probe_exporter.config.module import Config, Module
 from probe_exporter.config.placeholders import Parameter
@@ -16,6 +14,7 @@ from probe_exporter.web.html.rendering import MAX_LISTED_MODULES, Renderer
 from probe_exporter.web.module_selection import modules_named
 from probe_exporter.web.parameters import decode_query
 from probe_exporter.web.probing import DEFAULT_MODULE
+from probe_exporter.web.request import WebRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class FormPage:
         self._configuration = configuration
         self._renderer = renderer
 
-    async def form(self, request: BaseRequest, query: str) -> Answer:
+    async def form(self, request: WebRequest, query: str) -> Answer:
         """Return the form; `module`, `target` and the modules' own parameters fill its fields."""
         values = await self._renderer.in_thread(_values, self._configuration.current, decode_query(query))
         return await self._renderer.page(request, "form.html", values)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from aiohttp.web import BaseRequest
 from pydantic import BaseModel
 
 from probe_exporter.config.current import Configuration
@@ -23,6 +22,7 @@ from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.html.negotiation import wants_html
 from probe_exporter.web.html.rendering import Renderer
 from probe_exporter.web.probing import Probing
+from probe_exporter.web.request import WebRequest
 from probe_exporter.workers.worker import Workers
 
 MAX_LAG_SECONDS = 5.0
@@ -71,21 +71,21 @@ class Health:
         """Note that all sockets listen."""
         self._starting = False
 
-    async def healthy(self, request: BaseRequest, query: str) -> Answer:
+    async def healthy(self, request: WebRequest, query: str) -> Answer:
         """Answer a liveness check: one word, or why a restart would help."""
         failed = [check.message for check in self._checks().values() if check.status == "fail"]
         if failed:
             raise Refused(503, " ".join(failed))
         return plain("Healthy")
 
-    async def ready(self, request: BaseRequest, query: str) -> Answer:
+    async def ready(self, request: WebRequest, query: str) -> Answer:
         """Answer a load balancer: one word, or why it should send no probes now."""
         unready = self._readiness()
         if unready:
             raise Refused(503, unready)
         return plain("Ready")
 
-    async def health(self, request: BaseRequest, query: str) -> Answer:
+    async def health(self, request: WebRequest, query: str) -> Answer:
         """Answer with all checks; the HTTP status is that of `healthy`."""
         report = self.report()
         status = 503 if report.status == "fail" else 200

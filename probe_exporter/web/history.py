@@ -9,8 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from aiohttp.web import BaseRequest
-
 from probe_exporter.config.current import Configuration
 from probe_exporter.history.details import to_json
 from probe_exporter.history.memory import History, HistoryError, Query
@@ -21,6 +19,7 @@ from probe_exporter.web.answers import Answer, Refused, json_text, plain
 from probe_exporter.web.html.negotiation import wants_html
 from probe_exporter.web.html.rendering import MAX_LISTED_MODULES, Renderer
 from probe_exporter.web.parameters import decode_query
+from probe_exporter.web.request import WebRequest
 
 DEFAULT_LISTED = 100
 MAX_LISTED = 1000
@@ -117,7 +116,7 @@ class HistoryPages:
         self._configuration = configuration
         self._renderer = renderer
 
-    async def logs(self, request: BaseRequest, query: str) -> Answer:
+    async def logs(self, request: WebRequest, query: str) -> Answer:
         """Return the debug document of the probe with a number, or of the newest probe of a target."""
         parameters = decode_query(query)
         target, module = parameters.get("target", ""), parameters.get("module", "")
@@ -137,7 +136,7 @@ class HistoryPages:
             return await self._renderer.page(request, "logs.html", {"entry": entry, "debug": document.debug})
         return plain(document.debug)
 
-    async def history(self, request: BaseRequest, query: str) -> Answer:
+    async def history(self, request: WebRequest, query: str) -> Answer:
         """Return the entries that match the filters, newest first; with ``id``, that entry in full."""
         parameters = decode_query(query)
         if "id" not in parameters:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from importlib import metadata as packages
 from typing import NamedTuple
 
-from aiohttp.web import BaseRequest
 from pydantic import BaseModel
 
 from probe_exporter import runner
@@ -21,6 +20,7 @@ from probe_exporter.version import VERSION, revision
 from probe_exporter.web.answers import Answer, json_text
 from probe_exporter.web.html.negotiation import wants_html
 from probe_exporter.web.html.rendering import MAX_LISTED_MODULES, Renderer
+from probe_exporter.web.request import WebRequest
 
 NAME = "probe-exporter"
 
@@ -74,7 +74,7 @@ class MetadataPage:
         self._started = _rfc3339(datetime.now(UTC).timestamp())
         self._description: _Description | None = None
 
-    async def metadata(self, request: BaseRequest, query: str) -> Answer:
+    async def metadata(self, request: WebRequest, query: str) -> Answer:
         """Return the document as JSON, or as a page for a browser."""
         description = await self._describe()
         document = Metadata(

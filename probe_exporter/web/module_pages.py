@@ -11,8 +11,6 @@ from functools import partial
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from aiohttp.web import BaseRequest
-
 from probe_exporter import runner
 from probe_exporter.config.catalogue import metric_info, module_info
 from probe_exporter.config.current import Configuration
@@ -33,6 +31,7 @@ from probe_exporter.web.listening import Place
 from probe_exporter.web.module_selection import UnknownModule
 from probe_exporter.web.parameters import decode_query
 from probe_exporter.web.probe_page import exporter_url
+from probe_exporter.web.request import WebRequest
 
 MAX_RECENT = 20
 """Results on the page of a module."""
@@ -77,7 +76,7 @@ class ModulePages:
         self._place = place
         self._descriptions = _Descriptions(configuration.current)
 
-    async def modules(self, request: BaseRequest, query: str) -> Answer:
+    async def modules(self, request: WebRequest, query: str) -> Answer:
         """Return the list of modules; with the parameter ``prober``, those that use it."""
         modules = self._current().modules
         if modules is None:
@@ -92,7 +91,7 @@ class ModulePages:
         }
         return await self._renderer.page(request, "modules.html", values)
 
-    async def module(self, request: BaseRequest, query: str) -> Answer:
+    async def module(self, request: WebRequest, query: str) -> Answer:
         """Return the page of the module that the path names.
 
         Raises:
@@ -107,7 +106,7 @@ class ModulePages:
         values = {**await self._renderer.in_thread(make), "recent": recent}
         return await self._renderer.page(request, "module.html", values)
 
-    async def reasons(self, request: BaseRequest, query: str) -> Answer:
+    async def reasons(self, request: WebRequest, query: str) -> Answer:
         """Return the page of all reasons for failure."""
         reasons = self._current().reasons
         if reasons is None:

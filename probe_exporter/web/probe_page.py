@@ -12,8 +12,6 @@ from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from aiohttp.web import BaseRequest
-
 from probe_exporter.config.current import Configuration
 from probe_exporter.config.module import Config
 from probe_exporter.history.memory import Query
@@ -30,6 +28,7 @@ from probe_exporter.web.html.rendering import Renderer
 from probe_exporter.web.listening import Place
 from probe_exporter.web.module_selection import UnknownModule, similar_module
 from probe_exporter.web.parameters import decode_query
+from probe_exporter.web.request import WebRequest
 
 MAX_LISTED_MODULES = 500
 """Modules on the page about an unknown one; `/modules` has all."""
@@ -74,7 +73,7 @@ class ProbePages:
         self._renderer = renderer
         self._place = place
 
-    async def probe(self, request: BaseRequest, results: Sequence[Result]) -> Answer:
+    async def probe(self, request: WebRequest, results: Sequence[Result]) -> Answer:
         """Return the page of the probes of one request, each module in its own section."""
         exporter, options = exporter_url(request, self._place), source_options(self._configuration.source)
         newest = await self._newest()
@@ -92,7 +91,7 @@ class ProbePages:
             otherwise: answers all other requests.
         """
 
-        async def answer(request: BaseRequest, query: str) -> Answer:
+        async def answer(request: WebRequest, query: str) -> Answer:
             parameters = decode_query(query)
             if [*parameters] != ["id"] or not wants_html(request):
                 return await otherwise(request, query)
@@ -100,7 +99,7 @@ class ProbePages:
 
         return answer
 
-    async def _entry(self, request: BaseRequest, id: str) -> Answer:
+    async def _entry(self, request: WebRequest, id: str) -> Answer:
         entry, document = await self._history.entry(id)
         exporter, options = exporter_url(request, self._place), source_options(self._configuration.source)
         config, newest = self._configuration.current, await self._newest()
@@ -111,7 +110,7 @@ class ProbePages:
 
         return await self._page(request, await self._renderer.in_thread(make), "history")
 
-    async def _page(self, request: BaseRequest, views: Sequence[ReportView], section: str) -> Answer:
+    async def _page(self, request: WebRequest, views: Sequence[ReportView], section: str) -> Answer:
         failed = sum(not one.report.success for one in views)
         values = {"probes": views, "failed": failed, "section": section}
         return await self._renderer.page(request, "probe.html", values)
@@ -124,21 +123,21 @@ class ProbePages:
         except (Refused, TimeoutError):
             return []
 
-    async def unknown_module(self, request: BaseRequest, unknown: UnknownModule) -> Answer:
+    async def unknown_module(self, request: WebRequest, unknown: UnknownModule) -> Answer:
         """Return the page about a module that is not in the configuration: the nearest name, and all names."""
         given = decode_query(request.raw_path.partition("?")[2])
         values = await self._renderer.in_thread(_unknown_module, self._configuration.current, unknown, given)
         return await self._renderer.page(request, "unknown_module.html", values, unknown.status)
 
 
-def exporter_url(request: BaseRequest, place: Place) -> str:
+def exporter_url(request: WebRequest, place: Place) -> str:
     """Return the exporter's URL, with a slash at the end: the external one, or the one that the client used."""
     if "://" in place.front:
         return place.front.rstrip("/") + "/"
     host = request.headers.get("Host", "")
     if not _HOST.fullmatch(host):
         return EXPORTER.rstrip("/") + place.prefix
-    return f"{request.scheme}://{host}{place.prefix}"
+    return f"{'https' if request.tls else 'http'}://{host}{place.prefix}"
 
 
 def _unknown_module(config: Config, unknown: UnknownModule, given: Mapping[str, str]) -> Mapping[str, object]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import cached_property
 from typing import Any
-
-from aiohttp.web import BaseRequest
 
 from probe_exporter.config.current import Configuration
 from probe_exporter.config.module import Config, Module
@@ -19,7 +18,7 @@ from probe_exporter.history.memory import History
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.prober.failure import OutOfFiles, Reason, needs_files
 from probe_exporter.runner import Result, run
-from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.telemetry.counters import Tally, Telemetry
 from probe_exporter.telemetry.delays import Delays
 from probe_exporter.web.accepting import NO_FILES
 from probe_exporter.web.admission import Admission, patience
@@ -27,6 +26,7 @@ from probe_exporter.web.answers import Answer, Refused, exposition, plain
 from probe_exporter.web.html.negotiation import wants_html
 from probe_exporter.web.module_selection import UnknownModule, modules_made, modules_named, with_parameters
 from probe_exporter.web.parameters import decode_query, is_repeated, probe_timeout, scrape_timeout
+from probe_exporter.web.request import WebRequest
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ DEFAULT_MODULE = "http_2xx"
 REPEATED_TARGET = "The query has several target parameters: only the first is used. Encode & in a target as %26"
 
 
-DebugPage = Callable[[BaseRequest, Sequence[Result]], Awaitable[Answer]]
+DebugPage = Callable[[WebRequest, Sequence[Result]], Awaitable[Answer]]
 
 
 class Probing:
@@ -73,7 +73,12 @@ class Probing:
         self._making = asyncio.Lock()
         self._draining: asyncio.Event | None = None  # set once the last probe has ended
 
-    async def probe(self, request: BaseRequest, query: str) -> Answer:
+    @cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop: asking for it takes a system call on Python 3.11."""
+        return asyncio.get_running_loop()
+
+    async def probe(self, request: WebRequest, query: str) -> Answer:
         """Run a probe, and return 200 with its metrics, whether it succeeds or fails.
 
         The order of the checks is part of the interface: a request with several errors gets the message of the first.
@@ -83,7 +88,8 @@ class Probing:
         """
         self._refuse_if_draining()
         parameters = decode_query(query)
-        modules = await self._modules(parameters.get("module") or DEFAULT_MODULE)
+        config, asked = self._configuration.current, parameters.get("module") or DEFAULT_MODULE
+        modules = self._made(config, asked) or await self._make(config, asked)
         scrape = _scrape_timeout(request)
         target = parameters.get("target")
         if not target:
@@ -101,19 +107,20 @@ class Probing:
             # In a thread: to render thousands of samples and log lines takes longer than one turn may take.
             return plain(await asyncio.to_thread(debug_pages, results, self._probe_log))
         format = negotiate(request.headers.get("Accept", ""))
-        samples = {result.module.name: result.probe.samples for result in results}
-        one = samples.popitem()[1] if len(samples) == 1 else merged(samples)
-        return exposition(request, encode(one, format), format.content_type)
+        if len(results) == 1:
+            samples = results[0].probe.samples
+        else:
+            samples = merged({result.module.name: result.probe.samples for result in results})
+        return exposition(request, encode(samples, format), format.content_type)
 
-    async def _modules(self, asked: str) -> list[Module]:
-        """Return the modules that a request names.
+    def _made(self, config: Config, asked: str) -> list[Module] | None:
+        """Return the modules that a request names; None if one was not made yet.
 
         Raises:
-            Refused: one is unknown, or there are too many, or its prober can't be imported for lack of files.
+            Refused: one is unknown, or there are too many.
         """
-        config = self._configuration.current
         try:
-            return modules_made(config, asked) or await self._make(config, asked)
+            return modules_made(config, asked)
         except UnknownModule as unknown:
             self._telemetry.unknown_modules += 1
             log.debug("Unknown module", extra={"fields": {"module": unknown.name}})
@@ -160,27 +167,30 @@ class Probing:
         else:
             waited = await self._admission.wait(patience(whole, timeout))
             timeout = min(timeout, whole - waited)
-        try:
-            return await self._run(module, target, timeout, waited, warning)
-        finally:
-            self._admission.leave()
-
-    async def _run(self, module: Module, target: str, timeout: float, waited: float, warning: str) -> Result:
-        """Run one probe, count it, log it and add it to the history; `drain` waits for the tasks in here."""
-        task = asyncio.current_task()
-        assert task is not None
-        self.running.add(task)
         tally = self._telemetry.tally(module.name)
         tally.start(waited)
+        task = asyncio.current_task(self._loop)
+        assert task is not None
+        self.running.add(task)
         try:
             result = await run(module, target, timeout, warning, self._delays)
         except BaseException:
             tally.cancel()
             raise
         finally:
+            self._admission.leave()
             self.running.discard(task)
             if self._draining is not None and not self.running:
                 self._draining.set()
+        self._finish(result, tally)
+        return result
+
+    def _finish(self, result: Result, tally: Tally) -> None:
+        """Count a finished probe, log it and add it to the history.
+
+        Raises:
+            Refused: there was no file descriptor left for it.
+        """
         if isinstance(result.failure, OutOfFiles):
             tally.cancel()
             self._telemetry.rejected += 1
@@ -193,7 +203,6 @@ class Probing:
             self._telemetry.internal_errors += 1
         self._history.add(result)
         self._probe_log.write(result)
-        return result
 
     @property
     def draining(self) -> bool:
@@ -215,7 +224,7 @@ class Probing:
             task.cancel()
 
 
-def _scrape_timeout(request: BaseRequest) -> float:
+def _scrape_timeout(request: WebRequest) -> float:
     header = request.headers.get("X-Prometheus-Scrape-Timeout-Seconds", "")
     try:
         return scrape_timeout(header)

@@ -10,7 +10,6 @@ from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from aiohttp.web import BaseRequest
 from prometheus_client.metrics_core import Metric as Family
 
 from probe_exporter.config.current import REFUSALS, Configuration
@@ -39,7 +38,8 @@ from probe_exporter.web.module_selection import UnknownModule
 from probe_exporter.web.parameters import TooManyParameters
 from probe_exporter.web.probe_page import ProbePages
 from probe_exporter.web.probing import Probing
-from probe_exporter.web.reloading import Reloads
+from probe_exporter.web.reload_queue import Reloads
+from probe_exporter.web.request import WebRequest
 from probe_exporter.web.status_page import StatusPage
 from probe_exporter.workers import snapshots
 from probe_exporter.workers.worker import ReloadRefused, SingleProcess, SupervisorTimeout, Workers
@@ -135,7 +135,7 @@ class Web:
             *[Route(f"/static/{name}", assets.handler(name), api.STATIC[name]) for name in assets.TYPES],
         ]
 
-    async def __call__(self, request: BaseRequest) -> Answer:
+    async def __call__(self, request: WebRequest) -> Answer:
         """Answer one request."""
         path, _, query = request.raw_path.partition("?")
         route = self._routes.get(path)
@@ -158,7 +158,7 @@ class Web:
         self.telemetry.answered(route.path if route else OTHER, answer.status)
         return answer
 
-    async def _refusal(self, request: BaseRequest, refused: Refused) -> Answer:
+    async def _refusal(self, request: WebRequest, refused: Refused) -> Answer:
         """Return the error response: a page for a browser, one line of text for other clients and for redirects."""
         if refused.status < HTTPStatus.BAD_REQUEST or not wants_html(request):
             return refusal(refused)
@@ -167,7 +167,7 @@ class Web:
         except Refused:  # too many pages are being made
             return refusal(refused)
 
-    async def _error_page(self, request: BaseRequest, refused: Refused) -> Answer:
+    async def _error_page(self, request: WebRequest, refused: Refused) -> Answer:
         if isinstance(refused, UnknownModule):
             return await self._probe_pages.unknown_module(request, refused)
         values = {"code": refused.status, "phrase": HTTPStatus(refused.status).phrase, "line": refused.line}
@@ -175,7 +175,7 @@ class Web:
         answer.add_fields(refused.headers)
         return answer
 
-    def count(self, request: BaseRequest, status: int) -> None:
+    def count(self, request: WebRequest, status: int) -> None:
         """Count a response that was sent before the request reached a route."""
         route = self._routes.get(request.raw_path.partition("?")[0])
         self.telemetry.answered(route.path if route else OTHER, status)
@@ -205,7 +205,7 @@ class Web:
             raise Refused(302, "Found", Location=self._place.front)
         raise Refused(404, "Not found")
 
-    async def metrics(self, request: BaseRequest, query: str) -> Answer:
+    async def metrics(self, request: WebRequest, query: str) -> Answer:
         """Return the exporter's own metrics."""
         format = negotiate(request.headers.get("Accept", ""))
         self.telemetry.scraping += 1
@@ -229,14 +229,14 @@ class Web:
         """What each path does, by path below the prefix."""
         return {route.path: route.operation for route in self._routes.values()}
 
-    async def openapi(self, request: BaseRequest, query: str) -> Answer:
+    async def openapi(self, request: WebRequest, query: str) -> Answer:
         """Return the OpenAPI document, or a readable list of paths for a browser."""
         operations = self.operations
         if wants_html(request):
             return await self._renderer.page(request, "openapi.html", {"operations": list(operations.items())})
         return json_text(json.dumps(openapi.document(operations, self._place.prefix)))
 
-    async def reload(self, request: BaseRequest, query: str) -> Answer:
+    async def reload(self, request: WebRequest, query: str) -> Answer:
         """Reload the configuration."""
         try:
             await self._workers.reload(self.reloads.reload)

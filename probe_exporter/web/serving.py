@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from probe_exporter.config.current import REFUSALS
 from probe_exporter.flags import FILES_PER_PROBE, RESERVED_FILES
 from probe_exporter.runner import identify
-from probe_exporter.telemetry.collector import Collector
+from probe_exporter.telemetry.garbage_collection import Collector
 from probe_exporter.telemetry.memory import Trimmer, refill_loop
 from probe_exporter.telemetry.watchdog import Watchdog
 from probe_exporter.web import leftovers
@@ -24,7 +24,7 @@ from probe_exporter.web.access import AccessControl
 from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.connections import Connections, Limits
 from probe_exporter.web.listening import Listener
-from probe_exporter.web.reloading import Reloads
+from probe_exporter.web.reload_queue import Reloads
 from probe_exporter.web.routes import Web
 from probe_exporter.web.tls import LiveContext
 from probe_exporter.workers.worker import StopRequests, SupervisorClient

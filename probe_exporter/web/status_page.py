@@ -7,8 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from aiohttp.web import BaseRequest
-
 from probe_exporter.config.current import Configuration
 from probe_exporter.config.module import Config
 from probe_exporter.history.memory import Query
@@ -20,6 +18,7 @@ from probe_exporter.web.health import Health
 from probe_exporter.web.history import HistoryPages
 from probe_exporter.web.html.rendering import MAX_LISTED_MODULES, Renderer
 from probe_exporter.web.parameters import decode_query
+from probe_exporter.web.request import WebRequest
 from probe_exporter.web.target_status import StatusFilter, strip, summarise
 from probe_exporter.workers.worker import Workers
 
@@ -61,7 +60,7 @@ class StatusPage:
         self._renderer = renderer
         self._started = time.time()
 
-    async def status(self, request: BaseRequest, query: str) -> Answer:
+    async def status(self, request: WebRequest, query: str) -> Answer:
         """Return the status page; without targets if the history can't be read now."""
         wanted = _filter(decode_query(query))
         entries = await self._entries()

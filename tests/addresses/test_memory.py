@@ -9,6 +9,7 @@ import pytest
 
 from probe_exporter.addresses import endpoints, literals, spellings
 from probe_exporter.addresses.cache import MAX_CACHE_BYTES
+from probe_exporter.addresses.host_names import to_ascii
 from probe_exporter.prober.failure import ProbeFailed
 from tests.cost import costs_at_most
 from tests.memory import growth
@@ -45,4 +46,4 @@ def test_long_texts_take_bounded_memory(function: Callable[[str], object], patte
 @pytest.mark.parametrize("text", ["\u00df" * 65536, "\u00ad" * 65536, "\ufdfa." * 30000])
 def test_long_names_beyond_ascii_cost_nothing(text: str) -> None:
     with costs_at_most(1), pytest.raises(ValueError, match="more than 1024 characters"):
-        literals.to_ascii(text)
+        to_ascii(text)

@@ -22,6 +22,11 @@ ARGUMENTS = (
     "--disable-dev-shm-usage",
     "--disable-background-networking",
     "--hide-scrollbars",
+    # One process shows all pages. Otherwise each page of a test would start another one, at a quarter of a second.
+    "--renderer-process-limit=1",
+    "--disable-site-isolation-trials",
+    "--disable-features="
+    + ",".join(("BackForwardCache", "ProactivelySwapBrowsingInstance", "SpareRendererForSitePerProcess")),
 )
 
 WIDE, NARROW = 1280, 390
@@ -104,6 +109,12 @@ class Browser:
             """
         )
         return found
+
+    def violations_in_light_and_dark(self) -> list[str]:
+        """Check the page, which is in light colours, with axe-core; then check in dark colours what depends on them."""
+        found = self.violations()
+        self.colours("dark")
+        return found + self.violations("color-contrast")
 
     def violations(self, *rules: str) -> list[str]:
         """Check the page with axe-core, all its rules or some; return a line for each violation."""

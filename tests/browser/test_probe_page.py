@@ -108,11 +108,10 @@ def test_bars_of_the_waterfall_follow_each_other(browser: Browser, page: str) ->
 
 
 def test_chain_and_several_modules_pass_the_accessibility_checks(browser: Browser, page: str) -> None:
-    for colours in ("light", "dark"):
-        browser.colours(colours)
-        for url in (page, page.replace("module=http_2xx", "module=http_2xx,tcp_connect")):
-            browser.open(url)
-            assert browser.violations() == []
+    for url in (page, page.replace("module=http_2xx", "module=http_2xx,tcp_connect")):
+        browser.colours("light")
+        browser.open(url)
+        assert browser.violations_in_light_and_dark() == []
 
 
 def test_search_finds_metrics_by_name_label_and_help(browser: Browser, page: str) -> None:

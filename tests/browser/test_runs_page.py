@@ -100,16 +100,16 @@ def test_certificates_name_their_sender_and_a_revoked_one_is_marked(browser: Bro
     assert browser.run("return document.querySelector(arguments[0].hash).innerText", notice) == "Certificates"
 
 
-def test_pages_with_runs_fit_and_are_accessible(browser: Browser, pages: dict[str, str]) -> None:
-    for url in pages.values():
-        for colours in ("light", "dark"):
-            browser.colours(colours)
-            for width in (NARROW, WIDE):
-                browser.size(width)
-                browser.open(url)
-                assert browser.violations() == []
-                assert browser.overflow() == []
-                assert browser.messages() == []
+@pytest.mark.parametrize("width", [NARROW, WIDE])
+@pytest.mark.parametrize("module", ["every", "again"])
+def test_page_with_runs_fits_and_is_accessible(
+    browser: Browser, pages: dict[str, str], module: str, width: int
+) -> None:
+    browser.size(width)
+    browser.open(pages[module])
+    assert browser.overflow() == []
+    assert browser.violations_in_light_and_dark() == []
+    assert browser.messages() == []
 
 
 def test_entry_of_the_history_shows_the_same_runs(browser: Browser, pages: dict[str, str]) -> None:

@@ -106,6 +106,29 @@ def test_number_has_an_exponent_where_go_writes_one(value: float) -> None:
     assert ("e" in text) == (value != 0 and not 1e-4 <= abs(value) < 1e6)
 
 
+def plainly(value: float) -> str:
+    """Write a number below a million as Go does, from the digits of `repr`."""
+    return repr(value).removesuffix(".0")
+
+
+nanoseconds = st.one_of(st.integers(1, 2 * 10**9), st.integers(1, 10**6), st.sampled_from([10**n for n in range(14)]))
+
+
+@given(nanoseconds, st.sampled_from([-math.inf, 0.0, math.inf]))
+def test_duration_has_its_shortest_digits(nanoseconds: int, towards: float) -> None:
+    """In whole nanoseconds, and the floats beside these, which have more digits."""
+    seconds = nanoseconds / 1e9
+    value = seconds if not towards else math.nextafter(seconds, towards)
+    assert number(value) == plainly(value)
+    assert float(number(value)) == value
+
+
+@given(st.floats(0, 1, exclude_min=True), st.integers(0, 17))
+def test_number_below_one_has_its_shortest_digits(value: float, digits: int) -> None:
+    for one in (value, round(value, digits)):
+        assert number(one) == (plainly(one) if one else "0")
+
+
 # --- samples -----------------------------------------------------------------------------------------------
 
 labels = st.text(max_size=8)

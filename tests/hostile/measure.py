@@ -37,8 +37,8 @@ from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.network.connection import Connection
 from probe_exporter.plugins import loader
 from probe_exporter.runner import Result
-from probe_exporter.telemetry.collector import MAX_BUSY, Collector
 from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.telemetry.garbage_collection import MAX_BUSY, Collector
 from probe_exporter.web.accepting import Acceptor
 from probe_exporter.web.connections import Connections
 from probe_exporter.web.listening import BACKLOG, Place

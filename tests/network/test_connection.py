@@ -11,7 +11,6 @@ import select
 import socket
 import ssl
 import time
-from pathlib import Path
 
 import pytest
 import uvloop
@@ -26,6 +25,7 @@ from probe_exporter.tls import metrics
 from probe_exporter.tls.context import client_context
 from tests.conftest import NewLoop
 from tests.cost import expect_cheaper
+from tests.descriptors import open_descriptors
 from tests.targets import Pki
 from tests.targets.peer import (
     RESET,
@@ -420,14 +420,14 @@ async def test_close_releases_socket_if_peer_never_reads(
             await hold(connected)
 
     async with peer(play, receive_buffer=4096) as port:
-        before = len(list(Path("/proc/self/fd").iterdir()))
+        before = open_descriptors()
         connection = await dial(a_probe(), ["127.0.0.1"], port)
-        with_one = len(list(Path("/proc/self/fd").iterdir()))
-        assert with_one > before
+        opened = open_descriptors() - before
+        assert opened
         connection.send(bytes(32 << 20))
         await until(lambda: connection._writer is not None)
         connection.close()
-        await until(lambda: len(list(Path("/proc/self/fd").iterdir())) < with_one)
+        await until(lambda: bool(opened - open_descriptors()))
         released.set()
 
 

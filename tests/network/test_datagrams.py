@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import socket
 import time
@@ -11,7 +12,7 @@ import pytest
 import uvloop
 
 from probe_exporter.network.connection import MAX_UNREAD_BYTES
-from probe_exporter.network.datagrams import Datagrams
+from probe_exporter.network.datagrams import MAX_TURN_DATAGRAMS, Datagrams
 from probe_exporter.network.opening import dial_udp
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from tests.conftest import NewLoop
@@ -157,10 +158,9 @@ async def test_datagrams_report_unusable_route_and_source() -> None:
         assert failed.value.reason is reason
 
 
-def socket_of(datagrams: Datagrams) -> socket.socket:
-    assert datagrams._transport is not None
-    found: socket.socket = datagrams._transport.get_extra_info("socket")
-    return found
+def socket_of(datagrams: Datagrams) -> socket.SocketType:
+    assert datagrams._socket is not None
+    return datagrams._socket
 
 
 async def test_datagrams_are_dropped_beyond_buffer_limit() -> None:
@@ -196,3 +196,65 @@ async def test_datagram_read_can_be_cancelled_and_retried() -> None:
         datagrams.close()
         await asyncio.sleep(0)
         datagrams.send(b"into the void")
+
+
+async def test_datagrams_wait_for_room_in_the_kernels_buffer() -> None:
+    """A Unix socket has room for a few datagrams. They arrive in order, and none is lost."""
+    ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    with peer:
+        datagrams = Datagrams(ours, "127.0.0.1", 9)
+        sent = [str(number).encode() for number in range(300)]
+        for data in sent:
+            datagrams.send(data)
+        with pytest.raises(BlockingIOError):
+            ours.send(b"no room")
+        received: list[bytes] = []
+        while len(received) < len(sent):
+            await until(lambda: select.select([peer], [], [], 0)[0])
+            received.append(peer.recv(100))
+        assert received == sent
+        datagrams.send(b"one more")
+        assert peer.recv(100) == b"one more"
+        datagrams.close()
+
+
+async def test_datagrams_of_a_flood_leave_the_loop_to_other_tasks() -> None:
+    """`read` takes one datagram in a turn, so a task that waits for the next turn runs after each of them."""
+    with a_udp_socket() as peer:
+        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
+        datagrams.send(b"question")
+        _, ours = peer.recvfrom(100)
+        reading = asyncio.create_task(datagrams.read())
+        await asyncio.sleep(0)
+        for _ in range(20):
+            peer.sendto(b"flood", ours)
+        assert await reading == b"flood"
+        assert len(datagrams._arrived) <= 5  # those of the turns in which the two tasks wake up
+        datagrams.close()
+
+
+async def test_datagrams_of_one_turn_are_limited() -> None:
+    with a_udp_socket() as peer:
+        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
+        datagrams.send(b"question")
+        _, ours = peer.recvfrom(100)
+        waiting = asyncio.create_task(datagrams.wait(PATIENCE))
+        await asyncio.sleep(0)
+        for _ in range(3 * MAX_TURN_DATAGRAMS):
+            peer.sendto(b"flood", ours)
+        datagrams._on_event()
+        assert len(datagrams._arrived) == MAX_TURN_DATAGRAMS
+        assert await waiting
+        datagrams.close()
+
+
+async def test_datagrams_close_a_socket_that_can_not_be_watched() -> None:
+    """An example of such a socket is a number that is another file by now, which an epoll can't watch."""
+    ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    with peer:
+        file = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(file, ours.fileno())
+        os.close(file)
+        with pytest.raises(OSError, match="not permitted"):
+            Datagrams(ours, "127.0.0.1", 9)
+        assert ours.fileno() == -1

@@ -13,7 +13,7 @@ import pytest
 from probe_exporter import Metric, Probe, Prober, Settings, runner
 from probe_exporter.plugins.inventory import declared, measured
 from probe_exporter.plugins.loader import load_probers
-from probe_exporter.protocols.pki import renewal, revocation, status
+from probe_exporter.protocols.pki import crl_check, ocsp_check, renewal
 from probe_exporter.runs import several
 from probe_exporter.tls import certificate_details
 
@@ -86,7 +86,7 @@ def test_inventory_covers_golden_files() -> None:
     announced = {metric.name for prober in PROBERS for metric in measured(PROBERS[prober])}
     announced |= {
         metric.name
-        for module in (runner, certificate_details, renewal, revocation, status, several)
+        for module in (runner, certificate_details, crl_check, ocsp_check, renewal, several)
         for metric in declared(module)
     }
     seen = {name for path in GOLDEN.rglob("*") if path.is_file() for name in _series(path.read_text())}

@@ -12,13 +12,22 @@ from collections import Counter
 
 import pytest
 
-from probe_exporter.prober.deadline import MAX_EXPIRED_IN_A_TURN, TICK, Deadline, Late, within
+from probe_exporter.prober.deadline import (
+    MAX_EXPIRED_IN_A_TURN,
+    NEAR_TICKS,
+    TICK,
+    Deadline,
+    Late,
+    _buckets_of,
+    within,
+)
 from tests.clocks import SimulatedLoop, simulated
 from tests.conftest import NewLoop
 
 pytestmark = pytest.mark.usefixtures("new_loop")
 
 ROUNDING = 1e-6  # seconds
+SECONDS = (0.01, 0.4, 0.99, 1.0, 1.01, 1.7, 2.0, 3.333, 9.5)
 
 
 @pytest.fixture
@@ -64,6 +73,31 @@ async def test_deadlines_expire_each_at_their_own_time() -> None:
     wanted = [0.01 * (i % 20) for i in range(400)]
     got = await asyncio.gather(*map(one, wanted))
     assert all(w - ROUNDING <= g <= w + TICK + ROUNDING for w, g in zip(wanted, got, strict=True))
+
+
+async def test_deadlines_far_away_expire_each_at_their_own_time() -> None:
+    """Also those that begin while others are near, and those set while the loop is late."""
+    late: list[float] = []
+
+    async def one(begins: float, seconds: float) -> None:
+        await asyncio.sleep(begins)
+        due = now() + seconds
+        with contextlib.suppress(TimeoutError), Deadline(due):
+            await asyncio.sleep(100)
+        late.append(now() - due)
+
+    await asyncio.gather(*(one(begins * 0.37, seconds) for begins in range(12) for seconds in SECONDS))
+    assert len(late) == 12 * len(SECONDS)
+    assert all(-ROUNDING <= seconds <= TICK + ROUNDING for seconds in late)
+
+
+async def test_deadlines_that_end_in_time_leave_no_timer_behind() -> None:
+    for seconds in SECONDS * 20:
+        with Deadline(now() + seconds) as deadline:
+            await asyncio.sleep(0.003)
+        assert deadline not in deadline.among
+    await asyncio.sleep(2 * NEAR_TICKS * TICK)
+    assert _buckets_of(asyncio.get_running_loop())._timer is None
 
 
 async def test_deadlines_that_are_due_together_expires_in_several_turns() -> None:

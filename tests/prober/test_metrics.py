@@ -8,10 +8,12 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from probe_exporter.prober.metrics import Metric, NotASample, Samples
+from probe_exporter.prober.metrics import Metric, NotASample, Samples, whole_nanoseconds
 
 PLAIN = Metric("probe_plain_seconds", "Without labels.")
 LABELLED = Metric("probe_labelled", "With labels.", ("phase", "reason"))
@@ -110,6 +112,18 @@ def test_sample_refuses_label_values_that_are_no_text(label: Any, said: str) -> 
         samples.observe(SPREAD_BY_REASON, 1, label)
     samples.set(LABELLED, 1, "connect", "caf\xe9")
     assert samples.get(LABELLED, "connect", "caf\xe9") == 1
+
+
+@given(st.floats(-2e6, 2e6) | st.floats(-1e-8, 1e-8) | st.integers(-(10**9), 10**9).map(lambda half: half * 0.5e-9))
+@example(0.0)
+@example(-0.0)
+def test_duration_is_rounded_to_the_nearest_nanosecond(seconds: float) -> None:
+    """Also halves, of which Python rounds to the even one."""
+    rounded = whole_nanoseconds(seconds)
+    assert (rounded, math.copysign(1, rounded)) == (
+        round(seconds * 1e9) / 1e9,
+        math.copysign(1, round(seconds * 1e9) / 1e9),
+    )
 
 
 def test_sample_not_set_has_no_value() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -304,12 +306,23 @@ async def test_file_with_unreadable_names_is_told_by_its_name(authority: Authori
 
 async def test_file_with_any_name_can_be_shown(authority: Authority, files: Path) -> None:
     own = os.fsencode(files)
-    for name in (b"\xff.pem", b'a\nb"\\.pem', "ü.pem".encode()):
+    names = {b"\xff.pem", b"\xfe.pem", rb"\xff.pem", b"\\\xff.pem", b'a\nb"\\.pem', "ü.pem".encode()}
+    for name in names:
         Path(os.fsdecode(own + b"/" + name)).write_bytes(authority.root.public_bytes(PEM))
     result = await probe(str(files), files)
     assert reason(result) is None
     text = encode(result.probe.samples).decode()
-    assert text.count("probe_certificate_file_expiry_timestamp_seconds{") == 3
+    labels = re.findall(r'^probe_certificate_file_expiry_timestamp_seconds\{file="(.*)"\}', text, re.MULTILINE)
+    assert len(set(labels)) == len(names)
+    assert {"ü.pem", r"\\xff.pem", r"\\xfe.pem"} < set(labels)
+
+
+def test_names_of_different_files_are_printed_differently() -> None:
+    pieces = [b"\\", b"x", b"\xff", b"f", "\xff".encode()]
+    names = [b"".join(chosen) for length in range(6) for chosen in itertools.product(pieces, repeat=length)]
+    printed = {certificate_file.printable(os.fsdecode(name)) for name in names}
+    assert len(printed) == len(names)
+    assert all(one.encode() for one in printed - {""})
 
 
 async def test_path_outside_of_the_directories_is_not_looked_at(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from probe_exporter.history.details import details_of
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.report.peers import MAX_SHOWN_SENDERS, SOON_DAYS, Peer, date, peers
 from probe_exporter.runner import Result, run
-from probe_exporter.tls.evidence import REVOKED_BY
+from probe_exporter.tls.evidence import REVOKED_BY, STALE_CRL
 from tests.targets import Pki
 from tests.targets.scripted_server import ScriptedServer, Secure, then_silence
 
@@ -163,6 +163,16 @@ async def test_entry_of_an_earlier_build_has_no_sender(pki: Pki) -> None:
 
 
 # --- revoked -------------------------------------------------------------------------------------------------
+
+
+async def test_certificate_with_a_stale_list_has_a_warning(pki: Pki) -> None:
+    result = await probed(pki, "leaf", server_name="localhost")
+    shown = tls_of(result)
+    shown["certificates"][0]["errors"] = [STALE_CRL]
+    [peer] = peers({"runs": RUNS, "tls": [shown]}, result.started)
+    certificate = peer.certificates[0]
+    assert [text for text in certificate.warnings if "revocation list (CRL) is out of date" in text]
+    assert (certificate.wrong, certificate.revoked, peer.verdict) == ((), False, "Verified.")
 
 
 @pytest.mark.parametrize(("by", "sentence"), [("crl", "revocation list (CRL)"), ("ocsp", "OCSP response")])

@@ -14,7 +14,7 @@ def fill(text: str, values: Mapping[str, object]) -> str:
 
 
 def blank(text: str, values: Mapping[str, object]) -> str:
-    """Put placeholders in place of values that stand as whole words."""
+    """Put placeholders in place of values that stand as whole words; zeros before a number remain."""
     for name, value in values.items():
-        text = re.sub(rf"(?<!\w){re.escape(str(value))}(?!\w)", f"{{{name}}}", text)
+        text = re.sub(rf"(?<!\w)(0*){re.escape(str(value))}(?!\w)", rf"\1{{{name}}}", text)
     return text

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import re
 import socket
 import ssl
 from collections.abc import Coroutine, Mapping
@@ -138,9 +137,7 @@ class Site:
 
     def blank(self, text: str) -> str:
         """Replace port numbers by their names."""
-        for name, port in self._ports.items():
-            text = re.sub(rf"(?<![1-9]){port}(?!\d)", f"{{{name}}}", text)
-        return text
+        return placeholders.blank(text, self._ports)
 
     async def reached(self, number: int) -> None:
         """Wait until this number of requests has arrived."""

@@ -136,6 +136,24 @@ def test_traceback_stays_on_one_line(format: logs.FormatName) -> None:
     assert "test_traceback_stays_on_one_line" in line
 
 
+@pytest.mark.usefixtures("quiet_again")
+def test_terminal_gets_a_traceback_in_lines_and_no_control_characters() -> None:
+    stream = io.StringIO()
+    logs.setup(logging.INFO, logs.for_terminal, stream)
+    log = logging.getLogger("probe_exporter.test")
+    try:
+        raise RuntimeError("it \x1b[2J broke")
+    except RuntimeError:
+        log.exception("A bug", extra={"fields": {"target": "a b"}})
+    log.warning("first\x9b\nsecond\n")
+    first, *trace, last, warning, more = stream.getvalue().splitlines()
+    assert first == 'ERROR A bug target="a b"'
+    assert trace[0] == "Traceback (most recent call last):"
+    assert '    raise RuntimeError("it \\x1b[2J broke")' in trace
+    assert last == r"RuntimeError: it \x1b[2J broke"
+    assert (warning, more) == (r"WARN first\u009b", "second")
+
+
 def a_result() -> Result:
     probe = Probe("tar get", 0.0)
     probe.log("Connected", ip="127.0.0.1")

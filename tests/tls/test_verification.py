@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
-from probe_exporter.tls import certificates
+from probe_exporter.tls import certificates, verifications
 from probe_exporter.tls.certificates import Certificate
 from probe_exporter.tls.context import MAX_CONTEXTS, client_context, forget_contexts
 from probe_exporter.tls.handshake import Handshake, VerificationFailed
-from probe_exporter.tls.layer import Layer
+from probe_exporter.tls.layer import MAX_TURN_RECORDS, Layer
 from probe_exporter.tls.metrics import NO_CHAIN, report_handshake, report_no_chain
 from probe_exporter.tls.settings import TLSSettings
 from probe_exporter.tls.suites import CIPHERS, TLS13_CIPHERS
+from probe_exporter.tls.verifications import Verifications
 from tests.targets import Pki
 
 
@@ -560,6 +562,192 @@ def test_context_is_recreated_after_file_change(zoo: Zoo, tmp_path: Path) -> Non
     unusable(settings)
 
 
+# --- what is remembered ------------------------------------------------------------------------------------
+
+
+class Counted:
+    """Counts the verifications that succeeded and were not recalled."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.number = 0
+        add = Verifications.add
+
+        def count(mine: Verifications, sent: Sequence[Certificate], verified: Sequence[Certificate]) -> None:
+            self.number += 1
+            add(mine, sent, verified)
+
+        monkeypatch.setattr(Verifications, "add", count)
+
+    def __call__(self, zoo: Zoo, settings: TLSSettings, name: str = "leaf", host: str = "localhost") -> int:
+        """Return the verifications of one handshake that succeeds."""
+        before = self.number
+        shake(client_context(settings).layer(host), zoo.server(name))
+        return self.number - before
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    return Counted(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "name", ["leaf", "rsa", "by_root", "with_root", "with_bystander", "wildcard", "twin", "nameless"]
+)
+@pytest.mark.parametrize("authority", ["root", "twin_roots", "intermediate"])
+@VERSIONS
+def test_recalled_handshake_equals_a_verified_one(
+    zoo: Zoo, counted: Counted, name: str, authority: str, version: str
+) -> None:
+    """The chain and all else are the same, whatever the server sends beside it."""
+    host = "any.example.test" if name == "wildcard" else "localhost"
+    shown = []
+    for _ in range(3):
+        layer = client_context(zoo.trust(authority)).layer(host)
+        try:
+            shake(layer, zoo.server(name, versions=(version, version)))
+        except VerificationFailed as failed:
+            shown.append(failed.handshake)
+        else:
+            assert layer.handshake is not None
+            shown.append(layer.handshake)
+    assert shown[0] == shown[1] == shown[2]
+    assert counted.number == (shown[0].verified is not None)
+
+
+@VERSIONS
+@pytest.mark.parametrize("name", BAD)
+def test_other_certificates_are_refused_after_a_success_as_before_it(zoo: Zoo, name: str, version: str) -> None:
+    """The errors and the alert are the same, and the client's certificate is sent to neither."""
+    refusals = []
+    for successes in (0, 1):
+        forget_contexts()
+        for _ in range(successes):
+            shake(client_context(client(zoo)).layer("localhost"), zoo.server(client_ca="root"))
+        server = zoo.server(name, versions=(version, version), client_ca="root")
+        failed = refused(client_context(client(zoo)).layer("localhost"), server)
+        assert certificate(zoo, "client").public_bytes(Encoding.DER) not in server.seen
+        assert len(server.seen) < 2048  # a hello and an alert
+        assert not server.ready
+        refusals.append((failed.reason, failed.message, failed.handshake, str(server.failure)))
+    assert refusals[0] == refusals[1]
+
+
+def test_other_good_certificates_are_verified_after_a_success(zoo: Zoo, counted: Counted) -> None:
+    """Neither a success of the same name nor one of the same authority counts for them."""
+    settings = zoo.trust()
+    assert [counted(zoo, settings, name) for name in ("leaf", "rsa", "by_root", "with_root")] == [1, 1, 1, 1]
+    assert [counted(zoo, settings, name) for name in ("leaf", "rsa", "by_root", "with_root")] == [0, 0, 0, 0]
+
+
+def test_remembered_certificates_must_be_for_the_name(zoo: Zoo, counted: Counted) -> None:
+    settings = zoo.trust()
+    fresh = refused(client_context(settings).layer("other.example.test"), zoo.server())
+    assert counted(zoo, settings) == 1
+    assert counted(zoo, settings, host="127.0.0.1") == 0
+    again = refused(client_context(settings).layer("other.example.test"), zoo.server())
+    assert (again.reason, again.message, again.handshake) == (fresh.reason, fresh.message, fresh.handshake)
+
+
+def test_refusal_is_not_remembered(zoo: Zoo, counted: Counted) -> None:
+    settings = zoo.trust()
+    for name in ("expired", "unknown_root", "expired", "unknown_root"):
+        refused(client_context(settings).layer("localhost"), zoo.server(name))
+    assert counted.number == 0
+    assert verifications.memory.known == {}
+
+
+def test_success_counts_only_with_its_context(zoo: Zoo, counted: Counted) -> None:
+    """Neither other authorities nor a context without verification share it."""
+    assert counted(zoo, TLSSettings(insecure_skip_verify=True)) == 0
+    assert counted(zoo, zoo.trust()) == 1
+    refused(client_context(zoo.trust("stranger")).layer("localhost"), zoo.server())
+    assert counted(zoo, zoo.trust("intermediate")) == 1
+    assert counted(zoo, zoo.trust(max_version="TLS12")) == 1
+    assert [counted(zoo, zoo.trust()), counted(zoo, zoo.trust(server_name="localhost"))] == [0, 0]
+    forget_contexts()
+    assert counted(zoo, zoo.trust()) == 1
+
+
+def test_success_ends_with_the_authority_in_the_file(zoo: Zoo, counted: Counted, tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    settings = TLSSettings(ca_file=str(path))
+    path.write_bytes(Path(zoo.path("root.pem")).read_bytes())
+    assert [counted(zoo, settings) for _ in range(2)] == [1, 0]
+    path.write_bytes(Path(zoo.path("stranger.pem")).read_bytes())
+    os.utime(path, ns=(1, 1))
+    assert refused(client_context(settings).layer("localhost"), zoo.server()).reason is (
+        Reason.CERTIFICATE_UNKNOWN_AUTHORITY
+    )
+
+
+def test_success_counts_for_an_hour_of_the_clock(zoo: Zoo, counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the clock is set back, it does not count either: a certificate may not be valid yet."""
+    now = time.time()
+    for at, expected in ((0, 1), (3599, 0), (3600, 1), (3601, 0), (3599, 1), (3598, 1), (7197, 0), (7198, 1)):
+        monkeypatch.setattr(time, "time", lambda at=at: now + at)
+        assert counted(zoo, zoo.trust()) == expected, at
+
+
+def test_success_ends_when_the_first_certificate_of_the_chain_expires(
+    zoo: Zoo, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL has a clock of its own, so it still verifies them here."""
+    sent = certificates_in(zoo, "leaf")
+    ends = min(one.expiry for one in sent)
+    for at, expected in ((ends - 60, 1), (ends - 1, 0), (ends, 1), (ends + 1, 1)):
+        monkeypatch.setattr(time, "time", lambda at=at: at)
+        assert counted(zoo, zoo.trust()) == expected, at
+
+
+def test_key_of_remembered_certificates_is_proved_in_each_handshake(zoo: Zoo, counted: Counted) -> None:
+    """In TLS 1.2 the signature is the last of the message before the server's last, in clear."""
+    settings = zoo.trust(max_version="TLS12")
+    assert counted(zoo, settings) == 1
+    layer, server = client_context(settings).layer("localhost"), zoo.server()
+    layer.advance(b"")
+    flight = bytearray(server.take(layer.outgoing()))
+    done = flight.rindex(b"\x0e\0\0\0")  # ServerHelloDone; with a record header of its own before it
+    flight[done - 6 : done - 5] = bytes([flight[done - 6] ^ 1])
+    with pytest.raises(ProbeFailed) as failed:
+        layer.advance(bytes(flight))
+    assert not isinstance(failed.value, VerificationFailed)
+    assert failed.value.reason is Reason.TLS_HANDSHAKE
+    assert "signature" in failed.value.message
+
+
+def test_remembered_successes_are_limited_in_bytes(zoo: Zoo) -> None:
+    """The authority alone is kept with them; the peer's own certificate is not."""
+    (leaf, *others), memory = certificates_in(zoo, "leaf"), verifications.memory
+    root = certificates_in(zoo, "root")[0]
+    mine = Verifications()
+    sent = [leaf, *others]
+    most = 0
+    for _ in range(60_000):
+        sent = [Certificate(leaf.x509, os.urandom(32)), *others]
+        mine.add(sent, [*sent, root])
+        most = max(most, len(memory.known))
+        assert memory.bytes <= verifications.MAX_VERIFIED_BYTES
+    assert 20_000 < most < 60_000
+    assert mine.find(sent) is not None
+    assert all(success.links == (*range(len(sent)), root) for success in memory.known.values())
+    before = memory.bytes
+    mine.add(sent, [*sent, root])
+    assert memory.bytes == before
+
+
+def test_many_or_large_certificates_are_verified_in_each_handshake(zoo: Zoo) -> None:
+    leaf, root = certificates_in(zoo, "leaf")[0], certificates_in(zoo, "root")[0]
+    mine, most = Verifications(), verifications.MAX_VERIFIED_CERTIFICATES
+    for sent, kept in (
+        ([leaf] * most, True),
+        ([leaf] * (most + 1), False),
+        ([Certificate(leaf.x509, large=True)], False),
+    ):
+        verifications.memory.forget()
+        mine.add(sent, [leaf, root])
+        assert (mine.find(sent) is not None) == kept
+
+
 # --- records -----------------------------------------------------------------------------------------------
 
 
@@ -586,6 +774,17 @@ def test_layer_encrypts_and_decrypts(zoo: Zoo, version: str) -> None:
         answer = server.say(b"hi") + server.say(large[:20_000])
         plain = b"".join(layer.decrypt(answer[at : at + piece]) for at in range(0, len(answer), piece))
         assert plain == b"hi" + large[:20_000]
+
+
+def test_layer_is_not_behind_once_it_has_decrypted_everything(zoo: Zoo) -> None:
+    """One turn's records leave nothing for the next turn, which finds that out and returns no data."""
+    layer, server = connected(zoo)
+    received = b"".join(server.say(b"x") for _ in range(MAX_TURN_RECORDS))
+    turns = [layer.decrypt(received)]
+    while layer.behind:
+        turns.append(layer.decrypt(b""))
+        assert len(turns) < 10
+    assert b"".join(turns) == b"x" * MAX_TURN_RECORDS
 
 
 @VERSIONS

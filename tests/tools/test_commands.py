@@ -10,6 +10,7 @@ import pytest
 
 from probe_exporter import flags
 from probe_exporter.tools import commands
+from tests.exporters import ROOT
 from tests.tools.test_new import tool
 
 pytestmark = pytest.mark.slow
@@ -46,10 +47,33 @@ def shell(directory: Path, command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("words", ["modules", "run --output json tcp_connect :", "config schema", "--help", "doctor"])
-def test_closed_stdout_or_stderr_is_no_crash(tmp_path: Path, words: str) -> None:
-    assert "Traceback" not in shell(tmp_path, f'"$PYTHON" -m probe_exporter {words} >&-').stderr
-    assert "Traceback" not in shell(tmp_path, f'"$PYTHON" -m probe_exporter {words} 2>&-').stdout
+COMMANDS = ["modules", "run --output json tcp_connect :", "config schema", "--help", "doctor"]
+
+EACH_IN_A_FORK = f"""
+import os, runpy, sys
+sys.path.insert(0, {str(ROOT)!r})
+from tests import forkserver
+forkserver._import_all()
+for words in sys.argv[1:]:
+    if not os.fork():
+        sys.argv[1:] = words.split()
+        runpy.run_module("probe_exporter", run_name="__main__", alter_sys=True)
+    os.wait()
+    with open("done", "a") as file:
+        print(words, file=file)
+"""
+"""Runs the exporter's command line once for each argument. All runs have the standard streams of one interpreter, so
+that ``sys.stdout`` is None if the interpreter was started with a closed one.
+"""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_closed_stdout_or_stderr_is_no_crash(tmp_path: Path, closed: str) -> None:
+    words = " ".join(f"'{command}'" for command in COMMANDS)
+    (tmp_path / "each.py").write_text(EACH_IN_A_FORK)
+    done = shell(tmp_path, f'"$PYTHON" each.py {words} {closed}')
+    assert "Traceback" not in done.stdout + done.stderr
+    assert (tmp_path / "done").read_text().splitlines() == COMMANDS
 
 
 def test_characters_that_the_encoding_of_stdout_lacks_are_escaped(tmp_path: Path) -> None:

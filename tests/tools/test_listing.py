@@ -110,6 +110,9 @@ def test_listing_exits_with_2_for_unknown_names_and_broken_files(directory: Path
     done = tool(directory, "probers", "htp")
     assert (done.returncode, done.stdout) == (2, "")
     assert "unknown prober `htp`; did you mean `http`?" in done.stderr
+    done = tool(directory, "modules", "icmp", "redis", "http")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "unknown module `http`: it is a prober, and modules that use it are http_2xx, " in done.stderr
     (directory / "quake.py").write_text("1 / 0")
     done = tool(directory, "modules", "--modules.dir=.")
     assert (done.returncode, done.stdout) == (2, "")

@@ -234,6 +234,8 @@ REFUSED = {
         "--set inner.expect: not a regular expression (RE2): missing ): (\n"
         "--set inner.patience: a duration needs a unit, as in 3s\n"
     ),
+    ("polite", "t", "--modules.dir=.", "--set=timeout=3s"): "; --timeout sets the timeout",
+    ("quake.py", "t", "--set=timeout=3s"): "; --timeout sets the timeout",
     ("quake.py", "t", "--set=tries=3", "--set=tries.x=3"): "--set tries.x: tries has a value of its own",
     ("quake.py", "t", "--module=quake.yml"): (
         "prober quake: quake.yml has several modules for it, say which: quake.yml:NAME with one of polite, asking"

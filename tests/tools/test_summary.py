@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from rich.cells import cell_len
 from probe_exporter.testing import Certificate, Peer, Server, expect, hold, serve
 from tests.exporters import ROOT, _environment
 from tests.targets.several import DENIED, GOOD, REFUSING, REVOKED, stage
-from tests.terminals import Terminal, terminal
+from tests.terminals import Terminal, exporter_terminal
 from tests.tools.test_new import python, tool
 
 pytestmark = pytest.mark.slow
@@ -26,9 +25,8 @@ WIDTHS = pytest.mark.parametrize("columns", [60, 80, 120])
 
 def seen(directory: Path, *words: str, columns: int = 80, **variables: str) -> Terminal:
     """Run a probe in a terminal to its end."""
-    command = [sys.executable, "-m", "probe_exporter", "run", *words]
     environment = {name: value for name, value in _environment().items() if name not in ("NO_COLOR", "COLUMNS")}
-    with terminal(command, directory, environment | variables, columns=columns) as run:
+    with exporter_terminal(["run", *words], directory, environment | variables, columns=columns) as run:
         run.finish()
     return run
 
@@ -140,6 +138,39 @@ def test_debug_adds_log_and_settings(tmp_path: Path, page: Server) -> None:
     assert "\nSettings\n  prober: http\n" in run.text
 
 
+PICKY = '''\
+from probe_exporter import Probe, ProbeFailed, Prober, Reason, Settings
+
+async def probe(probe: Probe, settings: Settings) -> None:
+    """Fails."""
+    if probe.target == "bug":
+        raise KeyError("a bug")
+    raise ProbeFailed(Reason.EXPECTATION, "the answer is wrong", answer="PONG \\x1b[2J" + "1234 " * 100)
+
+prober = Prober("picky", Settings, probe)
+'''
+
+
+@WIDTHS
+def test_details_of_a_failure_are_below_its_message(tmp_path: Path, columns: int) -> None:
+    """The log has them in full."""
+    (tmp_path / "picky.py").write_text(PICKY)
+    run = seen(tmp_path, "picky.py", "x", "--debug", columns=columns)
+    assert "\nexpectation: the answer is wrong\n  answer: PONG \\x1b[2J1234 1234" in run.text
+    failure, log = (" ".join(part.split()) for part in run.text.split("\nLog\n"))
+    assert 50 < failure.count("1234") < 100
+    assert log.count("1234") == 100
+    assert widest(run.text) <= columns
+
+
+def test_exception_of_a_prober_has_its_traceback_in_lines(tmp_path: Path) -> None:
+    (tmp_path / "picky.py").write_text(PICKY)
+    run = seen(tmp_path, "picky.py", "bug", columns=120)
+    assert "\nTraceback (most recent call last):\n" in run.text
+    assert '\n    raise KeyError("a bug")\n' in run.text
+    assert "\nKeyError: 'a bug'\nFAIL  picky  bug\n" in run.text
+
+
 def test_colours_are_left_out_where_no_color_is_set(tmp_path: Path) -> None:
     coloured = re.compile(r"\x1b\[[0-9;]*3[1-7]m")
     assert coloured.search(seen(tmp_path, "tcp_connect", "127.0.0.1:1").output)
@@ -192,8 +223,8 @@ def test_watch_prints_a_line_for_each_probe_and_a_report_where_the_verdict_chang
         peer.send(PAGE if number != 3 else b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
 
     with serve(answer) as server:
-        command = [sys.executable, "-m", "probe_exporter", "run", "http_2xx", f"http://{server}/", "--watch=10ms"]
-        with terminal(command, tmp_path, _environment()) as run:
+        words = ["run", "http_2xx", f"http://{server}/", "--watch=10ms"]
+        with exporter_terminal(words, tmp_path, _environment()) as run:
             run.expect("FAIL  http_2xx")
             run.expect("http_status: ")
             while run.text.count("PASS  http_2xx") < 2:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import bcrypt
 import pytest
-from aiohttp.web import BaseRequest
 
 from probe_exporter.config.module import ConfigError
 from probe_exporter.web import accepting, serving
@@ -25,6 +24,7 @@ from probe_exporter.web.answers import Answer
 from probe_exporter.web.config_file import LiveWebConfig, load
 from probe_exporter.web.connections import Connections
 from probe_exporter.web.listening import Listener, listen
+from probe_exporter.web.request import WebRequest
 from probe_exporter.web.tls import HANDSHAKE_SECONDS
 from tests import exporters
 from tests.cost import expect_cheaper
@@ -363,7 +363,7 @@ async def test_tls_handshake_times_out(directory: Path, monkeypatch: pytest.Monk
         writer.close()
 
 
-async def no_answer(request: BaseRequest) -> Answer:
+async def no_answer(request: WebRequest) -> Answer:
     raise AssertionError("there was no request")
 
 

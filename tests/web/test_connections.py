@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
+import aiohttp
 import pytest
 import uvloop
-from aiohttp.web import BaseRequest
 
+from probe_exporter.web import connections
 from probe_exporter.web.answers import Answer
-from probe_exporter.web.connections import LAST_ANSWER_SECONDS, Connections, Limits
-from tests.clocks import StandingLoop, advance
+from probe_exporter.web.connections import COMPARED_AIOHTTP, GRACE_SECONDS, LAST_ANSWER_SECONDS, Connections, Limits
+from probe_exporter.web.request import WebRequest
+from tests.clocks import StandingLoop, advance, settle
 from tests.cost import short_turns
 from tests.waiting import until
 
@@ -21,6 +23,11 @@ BRIEF = Limits(head=4.0, take=4.0, idle=8.0, look=0.5)
 """Seconds of the simulated clock."""
 
 REQUEST = b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n"
+BODY = b"POST /%b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nxy"
+UPGRADE = b"GET /%b HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+PLAIN_OR_NOT = pytest.mark.parametrize("first", [REQUEST, BODY, UPGRADE], ids=["plain", "body", "upgrade"])
+"""The first is answered by our loop; from the others on, aiohttp's answers."""
+
 LARGE = bytes(16 << 20)
 """More than the socket buffers of both sides hold."""
 
@@ -43,14 +50,25 @@ class LimitedServer:
         self.connections = Connections(self.answer, limits)
         self.begun = asyncio.Event()
         self.finish = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self.asked: list[str] = []  # the paths of all requests
+        self.tasks: list[asyncio.Task[object] | None] = []  # that answered them
         self.port = 0
 
-    async def answer(self, request: BaseRequest) -> Answer:
-        """Answer /slow when the test sets `finish`, /large with a large body, other paths at once."""
-        if request.path == "/slow":
+    async def answer(self, request: WebRequest) -> Answer:
+        """Answer /slow when the test sets `finish`, /large with a large body, /bug not at all, other paths at once."""
+        self.asked.append(request.raw_path)
+        self.tasks.append(asyncio.current_task())
+        if request.raw_path == "/slow":
             self.begun.set()
-            await self.finish.wait()
-        return Answer(LARGE if request.path == "/large" else b"done", {})
+            try:
+                await self.finish.wait()
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+        if request.raw_path == "/bug":
+            raise RuntimeError("a bug")
+        return Answer(LARGE if request.raw_path == "/large" else b"done", {})
 
     @property
     def unheard(self) -> int:
@@ -319,3 +337,181 @@ async def test_request_that_ends_as_the_shutdown_gives_up_is_no_error(caplog: py
         await closing
         writer.close()
     assert caplog.text == ""
+
+
+# --- our loop and aiohttp's ----------------------------------------------------------------------------------
+
+
+async def test_plain_requests_are_answered_in_the_task_of_the_connection() -> None:
+    """This saves a task and two turns of the event loop for each request."""
+    async with serving() as one:
+        reader, writer = await one.connect()
+        for request in (REQUEST, REQUEST, BODY, REQUEST):
+            writer.write(request % b"")
+            await reader.readuntil(b"done")
+        [connection] = one.connections._server.connections
+        own = connection._task_handler
+        assert [task is own for task in one.tasks] == [True, True, False, False]
+        writer.close()
+
+
+def test_our_loop_was_compared_with_this_aiohttp() -> None:
+    """If this fails, compare the changes of aiohttp's web_protocol.py with `Connection`, then set the constant."""
+    assert aiohttp.__version__ == COMPARED_AIOHTTP
+
+
+async def test_another_aiohttp_answers_all_requests_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "COMPARED_AIOHTTP", "0")
+    async with serving() as one:
+        reader, writer = await one.connect()
+        writer.write(REQUEST % b"")
+        assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
+        [connection] = one.connections._server.connections
+        assert connection._task_handler not in one.tasks
+        writer.close()
+
+
+async def test_requests_of_all_kinds_are_answered_in_order() -> None:
+    async with serving() as one:
+        reader, writer = await one.connect()
+        kinds = [REQUEST, REQUEST, BODY, REQUEST, UPGRADE, REQUEST, BODY]
+        writer.write(b"".join(kind % b"%d" % number for number, kind in enumerate(kinds)))
+        for _ in kinds:
+            assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
+        assert one.asked == [f"/{number}" for number in range(len(kinds))]
+        writer.close()
+
+
+@PLAIN_OR_NOT
+async def test_client_that_disconnects_cancels_its_request_and_those_that_wait(first: bytes) -> None:
+    async with serving() as one:
+        _, writer = await one.connect()
+        writer.write(first % b"" + REQUEST % b"slow" + REQUEST % b"never")
+        await one.begun.wait()
+        writer.transport.abort()
+        await one.cancelled.wait()
+        await until(lambda: one.open == 0)
+        assert one.asked == ["/", "/slow"]
+
+
+@PLAIN_OR_NOT
+async def test_cancelled_handler_closes_its_connection(first: bytes) -> None:
+    """The end of a drain cancels the tasks of running probes, whose clients get no response."""
+    async with serving() as one:
+        reader, writer = await one.connect()
+        writer.write(first % b"slow" + REQUEST % b"never")
+        await one.begun.wait()
+        [task] = one.tasks
+        assert task is not None
+        task.cancel()
+        assert await reads(reader) == b""
+        await until(lambda: one.open == 0)
+        assert one.asked == ["/slow"]
+        writer.close()
+
+
+@PLAIN_OR_NOT
+async def test_bug_in_a_handler_is_logged_and_answered(first: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as one:
+        reader, writer = await one.connect()
+        writer.write(first % b"bug" + REQUEST % b"")
+        assert (await reader.readuntil(b"log has more\n")).startswith(b"HTTP/1.1 500")
+        assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
+        writer.close()
+    assert [record.getMessage() for record in caplog.records] == ["Unexpected exception in the web server"]
+    assert "a bug" in caplog.text
+
+
+@PLAIN_OR_NOT
+async def test_invalid_http_after_a_response_is_refused(first: bytes) -> None:
+    async with serving() as one:
+        reader, writer = await one.connect()
+        writer.write(first % b"")
+        assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
+        writer.write(b"\x16\x03\x01\r\n\r\n")
+        assert (await reads(reader)).startswith(b"HTTP/1.1 400")
+        writer.close()
+
+
+@PLAIN_OR_NOT
+async def test_request_in_progress_at_a_shutdown_is_answered(still: None, first: bytes) -> None:
+    async with serving(BRIEF) as one:
+        reader, writer = await one.connect()
+        writer.write(first % b"" + REQUEST % b"slow" + REQUEST % b"never")
+        await one.begun.wait()
+        closing = asyncio.ensure_future(one.connections.close())
+        await settle()
+        one.finish.set()
+        received = await reads(reader)
+        assert received.count(b"HTTP/1.1 200") == 2
+        assert received.endswith(b"done")
+        await closing
+        assert one.asked == ["/", "/slow"]
+        writer.close()
+
+
+@PLAIN_OR_NOT
+async def test_request_that_outlasts_the_shutdown_is_cancelled(still: None, first: bytes) -> None:
+    async with serving(BRIEF) as one:
+        reader, writer = await one.connect()
+        writer.write(first % b"slow")
+        await one.begun.wait()
+        closing = asyncio.ensure_future(one.connections.close())
+        await settle()
+        await advance(GRACE_SECONDS + 0.1)
+        assert not one.cancelled.is_set()
+        await advance(GRACE_SECONDS + 0.1)
+        await closing
+        await one.cancelled.wait()
+        assert await reads(reader) == b""
+        writer.close()
+
+
+@PLAIN_OR_NOT
+async def test_idle_timeout_starts_again_with_each_response(still: None, first: bytes) -> None:
+    async with serving(BRIEF) as one:
+        reader, writer = await one.connect()
+        for request in (first, REQUEST, REQUEST):
+            writer.write(request % b"")
+            await reader.readuntil(b"done")
+            await advance(7.9)
+        assert one.open == 1
+        await advance(0.2)
+        assert await reads(reader) == b""
+        writer.close()
+
+
+async def test_pipelined_requests_are_answered_in_turns_of_their_own() -> None:
+    """A client that sends thousands of requests at once must not hold the event loop until all are answered."""
+    turn = 0
+    answered: list[int] = []
+
+    async def answer(request: WebRequest) -> Answer:
+        answered.append(turn)
+        return Answer(b"done", {})
+
+    async with serving() as one:
+        one.connections.answer = answer
+        reader, writer = await one.connect()
+        writer.write(REQUEST % b"" * 1000)
+        while len(answered) < 1000:
+            turn += 1
+            await asyncio.sleep(0)
+        assert len(set(answered)) == 1000
+        assert (await reader.readexactly(4)) == b"HTTP"
+        writer.close()
+
+
+async def test_next_request_waits_until_the_client_reads_the_response(still: None) -> None:
+    async with serving() as one:
+        reader, writer = await one.connect(limit=1024)
+        writer.write(REQUEST % b"large" + REQUEST % b"next")
+        await until(lambda: one.unread > 0)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert one.asked == ["/large"]
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(len(LARGE))
+        assert (await reader.readuntil(b"done")).startswith(head[:15])
+        assert one.asked == ["/large", "/next"]
+        writer.close()

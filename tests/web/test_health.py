@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession
-from aiohttp.web import Server as WebServer
-from aiohttp.web import ServerRunner, SockSite
 
 from probe_exporter.config.current import Configuration, Source
 from probe_exporter.history.memory import MemoryHistory
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.telemetry.counters import Telemetry
+from probe_exporter.web.connections import Connections
 from probe_exporter.web.listening import Place
 from probe_exporter.web.routes import Web
 from probe_exporter.workers.snapshots import snapshot
@@ -147,14 +146,13 @@ class OtherWorkers:
 @asynccontextmanager
 async def serving(web: Web) -> AsyncIterator[str]:
     """Serve before the start-up is complete."""
-    runner = ServerRunner(WebServer(web))
-    await runner.setup()
-    listener = socket.create_server(("127.0.0.1", 0))
+    connections = Connections(web)
+    server = await asyncio.get_running_loop().create_server(connections, "127.0.0.1", 0)
     try:
-        await SockSite(runner, listener).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
-        await runner.cleanup()
+        server.close()
+        await connections.close()
 
 
 def a_web(directory: Path, others: OtherWorkers) -> Web:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,32 +19,15 @@ from tests import exporters
 from tests.exporters import Server
 from tests.http_client import ask
 from tests.waiting import wait_until
+from tests.web.conftest import ExporterSetup
 from tests.web.test_routes import CONFIG, PLAIN, PLUGINS
 
 FLAGS = (f"--modules.dir={PLUGINS}", "--history.limit=500")
 
 
 @pytest.fixture(scope="module")
-def with_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("history")
-    (directory / "blackbox.yml").write_text(CONFIG)
-    with exporters.ours(directory, *FLAGS) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def with_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("history")
-    (directory / "blackbox.yml").write_text(CONFIG)
-    with exporters.ours(directory, *FLAGS, "--history.path=kept") as running:
-        yield running
-
-
-@pytest.fixture(params=["memory", "file"])
-def exporter(request: pytest.FixtureRequest) -> Server:
-    """Return one of the two exporters. Both run until the end of the module, so the order of tests does not matter."""
-    found: Server = request.getfixturevalue(f"with_{request.param}")
-    return found
+def exporter_setup() -> ExporterSetup:
+    return ExporterSetup(CONFIG, FLAGS)
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_reasons_have_anchors_meanings_and_advice(exporter: tuple[Server, str]) 
     assert {reason.value for reason in Reason} <= {*found.ids}
     assert "actor_tired" in found.ids
     assert "Nothing listens on the port, or a firewall rejects the connection." in found.text
-    assert "ss -ltn" in found.text
+    assert "ss -ltun" in found.text
 
 
 @pytest.mark.parametrize("name", ["x", "a/b", HOSTILE, "\udcff", "%41", "a?b#c"])

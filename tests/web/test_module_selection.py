@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from aiohttp.test_utils import make_mocked_request
 
 from probe_exporter.config.current import Configuration, Source
 from probe_exporter.config.module import Module, Modules
@@ -22,6 +21,7 @@ from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.answers import Refused
 from probe_exporter.web.module_selection import UnknownModule, modules_made, modules_named
 from probe_exporter.web.probing import Probing
+from probe_exporter.web.request import WebRequest
 
 PLUGINS = Path(__file__).parents[1] / "own_probers"
 CONFIG = "modules: {one: {prober: actor}, two: {prober: actor}}\n"
@@ -53,7 +53,7 @@ class Setup:
 
     async def probe(self, module: str) -> str:
         """Probe with a module; return the text of the answer."""
-        answer = await self.probing.probe(make_mocked_request("GET", "/probe"), f"target=x&module={module}")
+        answer = await self.probing.probe(WebRequest("GET", "/probe", {}), f"target=x&module={module}")
         assert isinstance(answer.body, bytes)
         return answer.body.decode()
 

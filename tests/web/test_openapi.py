@@ -82,7 +82,7 @@ def test_answers_match_the_openapi_document(exporter: tuple[Server, str]) -> Non
             else legal
         )
         @settings(
-            max_examples=100 if operation.path == "/probe" else 30,
+            max_examples=60 if operation.path == "/probe" else 15,
             deadline=None,
             database=None,
             derandomize=True,

@@ -18,7 +18,6 @@ from queue import Queue
 from urllib.parse import quote
 
 import pytest
-from aiohttp.test_utils import make_mocked_request
 
 from probe_exporter.config.current import Configuration, Source
 from probe_exporter.history.memory import MemoryHistory
@@ -26,6 +25,7 @@ from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.answers import Answer, Refused
 from probe_exporter.web.probing import Probing
+from probe_exporter.web.request import WebRequest
 from tests import exporters
 from tests.clocks import StandingLoop, advance
 from tests.conftest import NewLoop
@@ -125,7 +125,7 @@ async def test_probe_waits_for_a_slot_as_long_as_its_timeout_allows(
 
     def asked(target: str, module: str, scrape: float) -> asyncio.Task[Answer]:
         headers = {"X-Prometheus-Scrape-Timeout-Seconds": str(scrape)}
-        request = make_mocked_request("GET", "/probe", headers=headers)
+        request = WebRequest("GET", "/probe", headers)
         return asyncio.ensure_future(probing.probe(request, f"target={quote(target)}&module={module}"))
 
     hanging = asked("hang /dev/null", "http_2xx", 1000)

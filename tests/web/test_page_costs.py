@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from aiohttp.test_utils import make_mocked_request
 
 from probe_exporter.config import problems
 from probe_exporter.config.current import Configuration, Source
@@ -23,6 +22,7 @@ from probe_exporter.settings.block import Settings
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.html import rendering
 from probe_exporter.web.listening import Place
+from probe_exporter.web.request import WebRequest
 from probe_exporter.web.routes import Web
 from probe_exporter.web.status_page import MAX_ENTRIES, MAX_ROWS
 from tests.cost import short_turns
@@ -82,7 +82,7 @@ def _web(history: History, file: Path) -> Web:
 
 
 async def get(web: Web, path: str, accept: str = "text/html") -> bytes:
-    answer = await web(make_mocked_request("GET", path, headers={"Accept": accept}))
+    answer = await web(WebRequest("GET", path, {"Accept": accept}))
     assert answer.status == 200, answer.body
     return answer.body
 
@@ -123,7 +123,7 @@ async def test_status_page_is_bounded(web: Web) -> None:
 
 async def test_pages_beyond_a_number_are_refused_as_text(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendering, "MAX_WAITING", 3)
-    asked = [web(make_mocked_request("GET", path, headers={"Accept": "text/html"})) for path in ["/form"] * 6]
+    asked = [web(WebRequest("GET", path, {"Accept": "text/html"})) for path in ["/form"] * 6]
     answers = await asyncio.gather(*asked)
     assert sorted(answer.status for answer in answers) == [200] * 3 + [503] * 3
     refused = next(answer for answer in answers if answer.status == 503)

@@ -7,13 +7,13 @@ from html import escape
 from urllib.parse import quote, urlencode
 
 import pytest
-from aiohttp.test_utils import make_mocked_request
 
 from probe_exporter.history.record import HistoryEntry
 from probe_exporter.report.report import of_entry
 from probe_exporter.report.snippets import EXPORTER
 from probe_exporter.web.listening import Place
 from probe_exporter.web.probe_page import _view, exporter_url
+from probe_exporter.web.request import WebRequest
 from tests.exporters import Response, Server
 from tests.waiting import wait_until
 from tests.web.pages import HOSTILE, Page, exporter_at_root_and_prefix, get, page
@@ -253,4 +253,4 @@ def test_hostile_texts_are_escaped(exporter: tuple[Server, str], target: str) ->
     ],
 )
 def test_url_in_texts_to_copy_is_the_external_one_or_the_client_s(host: str, place: Place, url: str) -> None:
-    assert exporter_url(make_mocked_request("GET", "/", headers={"Host": host}), place) == url
+    assert exporter_url(WebRequest("GET", "/", {"Host": host}), place) == url

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiohttp.web import BaseRequest
 
 from probe_exporter.web.answers import Answer
 from probe_exporter.web.connections import AGE_JITTER, Connections, Limits
+from probe_exporter.web.request import WebRequest
 from tests import exporters
 from tests.clocks import StandingLoop, advance
 from tests.conftest import NewLoop
@@ -68,7 +68,7 @@ class Client:
 async def replica(name: str, age: float) -> AsyncIterator[int]:
     """Run a server that answers with its name; yield its port."""
 
-    async def answer(request: BaseRequest) -> Answer:
+    async def answer(request: WebRequest) -> Answer:
         return Answer(name.encode(), {})
 
     connections = Connections(answer, Limits(age=age))

@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests import exporters
 from tests.exporters import Server
 from tests.http_client import ask
 from tests.waiting import wait_until
+from tests.web.conftest import HISTORY_FILE, ExporterSetup
 from tests.web.test_routes import BROWSER
 
 SECRET = "hunter2"
@@ -93,30 +93,12 @@ def echo() -> Iterator[int]:
     server.server_close()
 
 
-FLAGS = ["--log.level=debug", "--log.prober=debug", "--log.format=json"]
+FLAGS = ("--log.level=debug", "--log.prober=debug", "--log.format=json")
 
 
 @pytest.fixture(scope="module")
-def with_memory(tmp_path_factory: pytest.TempPathFactory, echo: int) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("secrets")
-    (directory / "blackbox.yml").write_text(CONFIG.replace("PORT", str(echo)))
-    with exporters.ours(directory, *FLAGS) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def with_file(tmp_path_factory: pytest.TempPathFactory, echo: int) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("secrets")
-    (directory / "blackbox.yml").write_text(CONFIG.replace("PORT", str(echo)))
-    with exporters.ours(directory, *FLAGS, "--history.path=history") as running:
-        yield running
-
-
-@pytest.fixture(params=["memory", "file"])
-def exporter(request: pytest.FixtureRequest) -> Server:
-    """Return one of the two exporters. Both run until the end of the module, so the order of tests does not matter."""
-    found: Server = request.getfixturevalue(f"with_{request.param}")
-    return found
+def exporter_setup(echo: int) -> ExporterSetup:
+    return ExporterSetup(CONFIG.replace("PORT", str(echo)), FLAGS)
 
 
 MODULES = re.findall(r"^  (\w+):", CONFIG, re.MULTILINE)
@@ -163,7 +145,7 @@ def test_secrets_are_in_no_page_log_or_history_file(exporter: Server) -> None:
     for path in ("/modules", *pages, f"/form?module={','.join(MODULES[:9])}"):
         without_secret(ask(exporter.port, path, headers=BROWSER).text)
     wait_until(lambda: "Probe failed" in without_secret(exporter.log.read_text()))
-    for file in Path(exporter.log.parent).glob("history*"):
+    for file in Path(exporter.log.parent).glob(f"{HISTORY_FILE}*"):
         assert SECRET.encode() not in file.read_bytes()
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from urllib.parse import quote
 
 import pytest
 
-from tests import exporters
 from tests.exporters import Response, Server
 from tests.http_client import ask
+from tests.web.conftest import ExporterSetup
 from tests.web.test_routes import BROWSER, CONFIG, PLUGINS, probe
 
 MORE = """
@@ -59,13 +58,9 @@ class Page(HTMLParser):
         return " ".join(self.words)
 
 
-@pytest.fixture(scope="module", params=["memory", "file"])
-def exporter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("pages")
-    (directory / "blackbox.yml").write_text(CONFIG + MORE)
-    flags = ["--history.path=kept"] if request.param == "file" else []
-    with exporters.ours(directory, f"--modules.dir={PLUGINS}", "--history.limit=500", *flags) as running:
-        yield running
+@pytest.fixture(scope="module")
+def exporter_setup() -> ExporterSetup:
+    return ExporterSetup(CONFIG + MORE, (f"--modules.dir={PLUGINS}", "--history.limit=500"))
 
 
 def browse(exporter: Server, path: str, status: int = 200) -> Page:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import socket
 import subprocess
 import sys
@@ -13,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.exporters import _environment
+from tests import forkserver
+from tests.exporters import _environment, run_ours
+from tests.forkserver import OWN_PID
 from tests.http_client import ask
-from tests.processes import free_port, having_said, running, wait_until_ready
+from tests.processes import free_port, having_said, running, until_ended
 from tests.programs import find
 from tests.test_cli import run
 from tests.waiting import wait_until
@@ -32,40 +32,16 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-LAUNCHER = """
-import os, sys
-passed, *command = sys.argv[1:]
-for number, descriptor in enumerate(map(int, filter(None, passed.split(",")))):
-    os.dup2(descriptor, 3 + number)
-os.environ["LISTEN_PID"] = str(os.getpid())
-os.execv(sys.executable, [sys.executable, "-m", "probe_exporter", *command])
-"""
-"""Passes sockets as systemd does between fork and exec."""
-
-
 @contextmanager
 def activated(directory: Path, sockets: Sequence[socket.socket], *flags: str) -> Iterator[Path]:
-    """Run an exporter with these passed sockets; yield its log file."""
-    # Duplicate to high numbers, so that dup2 in the launcher overwrites none of them.
-    passed = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, 50) for one in sockets]
-    command = [sys.executable, "-c", LAUNCHER, ",".join(map(str, passed)), *flags]
+    """Run an exporter, pass it these sockets as systemd does, and yield its log file."""
     log = directory / "log"
+    environment = {**_environment(), "LISTEN_FDS": str(len(sockets)), "LISTEN_PID": OWN_PID}
+    passed = [one.fileno() for one in sockets]
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=directory,
-            env={**_environment(), "LISTEN_FDS": str(len(passed))},
-            stderr=output,
-            pass_fds=passed,
-        )
-    try:
-        for descriptor in passed:
-            os.close(descriptor)
-        wait_until_ready(having_said("Listening", log), process, log)
+        process = forkserver.start(flags, directory, environment, output.fileno(), passed=passed)
+    with until_ended(process, log, having_said("Listening", log)):
         yield log
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 def ask_path(path: Path) -> bytes:
@@ -123,9 +99,7 @@ def test_start_is_refused_without_an_external_url(directory: Path) -> None:
     ids=["no variables", "no LISTEN_PID", "LISTEN_PID of another process"],
 )
 def test_start_is_refused_without_passed_sockets(directory: Path, variables: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "probe_exporter", *PASSING]
-    environment = {**_environment(), **variables}
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=120)
+    done = run_ours(directory, *PASSING, **variables)
     assert done.returncode == 1
     assert "no sockets were passed" in done.stderr
 
@@ -157,10 +131,11 @@ def test_systemd_socket_activate_starts_the_exporter(directory: Path) -> None:
 def served(directory: Path, *flags: str) -> Iterator[None]:
     """Run an exporter and wait until it listens on all its addresses."""
     log = directory / "log"
-    command = [sys.executable, "-m", "probe_exporter", *flags]
     wanted = sum(flag.startswith("--web.listen-address") for flag in flags)
     ready = lambda: log.read_text().count("Listening") == wanted  # noqa: E731  # one expression
-    with running(command, directory, log, ready, environment=_environment()):
+    with log.open("wb") as output:
+        process = forkserver.start(flags, directory, _environment(), output.fileno())
+    with until_ended(process, log, ready):
         yield
 
 

@@ -8,8 +8,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
@@ -18,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from tests import exporters
+from tests import exporters, forkserver
 from tests.exporters import Server, _environment
 from tests.http_client import ask
-from tests.processes import free_port, having_said, running
+from tests.processes import free_port, having_said, until_ended
 from tests.test_cli import run
 from tests.waiting import PATIENCE, wait_until
 from tests.web.test_routes import PLUGINS, own_metric
@@ -179,8 +177,9 @@ def test_workers_share_unix_socket_and_remove_it(tmp_path: Path) -> None:
         "--web.external-url=http://x/",
         f"--web.listen-address=unix:{path}",
     ]
-    command = [sys.executable, "-m", "probe_exporter", *flags]
-    with running(command, tmp_path, log, having_said("Listening", log), environment=_environment()):
+    with log.open("wb") as output:
+        process = forkserver.start(flags, tmp_path, _environment(), output.fileno())
+    with until_ended(process, log, having_said("Listening", log)):
         for _ in range(10):
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.connect(str(path))
@@ -323,10 +322,7 @@ def test_signal_to_supervisor_or_group_lets_probes_finish(
     port, log = free_port(), tmp_path / "log"
     flags = [f"--modules.dir={PLUGINS}", "--workers=2", f"--web.listen-address=127.0.0.1:{port}"]
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "probe_exporter", *flags],
-            cwd=tmp_path, env=_environment(), stderr=output, start_new_session=True,
-        )  # fmt: skip
+        process = forkserver.start(flags, tmp_path, _environment(), output.fileno(), session=True)
     exporter = Server("ours", port, process, log)
     try:
         wait_until(lambda: log.read_text().count("Listening") == 2)

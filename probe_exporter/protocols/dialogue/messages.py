@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Awaitable, Coroutine, Iterator
+from typing import Any, Protocol
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
@@ -28,17 +28,17 @@ class MessageSettings(DialogueSettings):
 class Channel(Protocol):
     """Sends and receives messages."""
 
-    async def receive(self) -> bytes:
-        """Return the next message.
+    def receive(self) -> Coroutine[Any, Any, bytes]:
+        """Return the next message, once awaited.
 
         Raises:
             ProbeFailed: no message can come any more.
         """
 
-    async def send_text(self, text: bytes) -> None:
+    def send_text(self, text: bytes) -> Awaitable[None]:
         """Send a text message."""
 
-    async def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> Awaitable[None]:
         """Send a binary message."""
 
 
@@ -59,8 +59,8 @@ class Messages:
         Raises:
             ProbeFailed: the message does not match, or none comes.
         """
-        message = await self._receive()
-        found = await _search(expect, message)
+        message = self._heard(await self._channel.receive())
+        found = expect.search(message) if len(message) <= MAX_INLINE_BYTES else await _search(expect, message)
         if found is not None:
             return found
         if reject is not None and await _search(reject, message):
@@ -76,25 +76,24 @@ class Messages:
         Raises:
             ProbeFailed: the message is another one, or none comes.
         """
-        message = await self._receive()
+        message = self._heard(await self._channel.receive())
         if message != expected:
             raise ProbeFailed(
                 Reason.DIALOGUE_BYTES_MISMATCH, "the message is not the bytes expected", came=shown(message)
             )
 
-    async def say(self, text: bytes, *, newline: bool) -> None:
+    def say(self, text: bytes, *, newline: bool) -> Awaitable[None]:
         """Send a text message, without a newline."""
-        await self._channel.send_text(text)
+        return self._channel.send_text(text)
 
-    async def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> Awaitable[None]:
         """Send a binary message."""
-        await self._channel.send(data)
+        return self._channel.send(data)
 
     async def start_tls(self) -> None:
         """Do nothing: `starttls` is for streams, and the settings have a caution about it."""
 
-    async def _receive(self) -> bytes:
-        message = await self._channel.receive()
+    def _heard(self, message: bytes) -> bytes:
         self._probe.log("Received a message", bytes=len(message), came=message[:MAX_SHOWN_BYTES])
         return message
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from probe_exporter.addresses.cache import remembered
 from probe_exporter.protocols.dns import rdata
 from probe_exporter.protocols.dns.codes import TYPES
 from probe_exporter.protocols.dns.wire import Malformed, Wire, name_to_wire
+from probe_exporter.settings.fields import encode
 
 MAX_KNOWN_BYTES = 2 << 20
 """Bytes of the cache of decoded messages: a server sends the same response again and again, but for its id."""
 
-_RECORD_BYTES = 250  # a record, its numbers, and what its text takes beside the characters
+_RECORD_BYTES = 300  # a record, its numbers, and what its text takes beside the characters, as text and as bytes
+_SECTION_BYTES = 600  # the objects of one section beside its records
 
 RECURSION_DESIRED, TRUNCATED, RESPONSE = 0x0100, 0x0200, 0x8000
 OPT = TYPES["OPT"]
@@ -28,7 +31,7 @@ class Query:
     """A query, encoded once but for its id."""
 
     after_id: bytes
-    question: bytes
+    question: bytes  # in lower case
 
     @classmethod
     def make(cls, name: bytes, type_: int, class_: int, *, recursion_desired: bool) -> Query:
@@ -42,11 +45,11 @@ class Query:
         """
         question = name_to_wire(name) + struct.pack(">HH", type_, class_)
         flags = RECURSION_DESIRED if recursion_desired else 0
-        return cls(struct.pack(">5H", flags, 1, 0, 0, 0) + question, question)
+        return cls(struct.pack(">5H", flags, 1, 0, 0, 0) + question, question.lower())
 
-    def message(self, number: int) -> bytes:
-        """Return the query with the id `number`."""
-        return number.to_bytes(2, "big") + self.after_id
+    def message(self, id: bytes) -> bytes:
+        """Return the query with an id, which has two bytes."""
+        return id + self.after_id
 
 
 class Record(NamedTuple):
@@ -64,47 +67,71 @@ class Record(NamedTuple):
         return int(fields[1]) if len(fields) == 6 else 0
 
 
-@dataclass(frozen=True, slots=True)
+class Section(tuple[Record, ...]):  # noqa: SLOT001  # it keeps what is computed once
+    """The records of one section of a response.
+
+    Attributes:
+        check: a check that the records were put to last, of the caller's choice; None before the first.
+        outcome: what came of it. A known response is not checked again.
+    """
+
+    check: object = None
+    outcome: Any = None
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The records as the original prints them."""
+        return [record.text for record in self]
+
+    @cached_property
+    def lines(self) -> list[bytes]:
+        """The records as bytes, which regular expressions are tried on."""
+        return [encode(text) for text in self.texts]
+
+
+@dataclass(frozen=True)
 class Response:
-    """A decoded response."""
+    """A decoded response. Its properties are computed once, since the same response comes again and again."""
 
     number: int
     flags: int
     question: bytes
     """As on the wire, in lower case; empty if the response has none."""
 
-    answer: tuple[Record, ...]
-    authority: tuple[Record, ...]
-    additional: tuple[Record, ...]
+    answer: Section
+    authority: Section
+    additional: Section
 
-    @property
+    @cached_property
     def rcode(self) -> int:
         """The response code, including the upper bits from an OPT record (RFC 6891, 6.1.3)."""
         upper = next((record.ttl >> 24 for record in reversed(self.additional) if record.type == OPT), 0)
         return upper << 4 | self.flags & 15
 
-    @property
+    @cached_property
     def is_response(self) -> bool:
         """Whether the QR flag is set."""
         return bool(self.flags & RESPONSE)
 
-    @property
+    @cached_property
     def is_truncated(self) -> bool:
         """Whether the TC flag is set: the server had more records than fitted."""
         return bool(self.flags & TRUNCATED)
 
     def answers(self, query: Query) -> bool:
         """Return whether the question is that of the query. Servers that refuse a query may leave it out."""
-        return self.question in (b"", query.question.lower())
+        return self.question == query.question or not self.question
 
 
-def number_of(message: bytes) -> int:
-    """Return the id of a message.
+def has_id(message: bytes, id: bytes) -> bool:
+    """Return whether a message has this id of two bytes.
 
     Raises:
         Malformed: it has no header.
     """
-    return int.from_bytes(_header(message)[:2], "big")
+    if len(message) < _HEADER.size:
+        _header(message)  # raises the error
+    return message.startswith(id)
 
 
 def decode(message: bytes) -> Response:
@@ -125,7 +152,7 @@ def decode(message: bytes) -> Response:
 def _weight(after_id: bytes, response: Response) -> int:
     """Return about the bytes of a message and of its records."""
     records = [*response.answer, *response.authority, *response.additional]
-    return 2 * len(after_id) + sum([_RECORD_BYTES + len(record.text) for record in records])
+    return 2 * len(after_id) + 3 * _SECTION_BYTES + sum([_RECORD_BYTES + 2 * len(record.text) for record in records])
 
 
 @remembered(MAX_KNOWN_BYTES, _weight)
@@ -156,13 +183,13 @@ def _read_questions(wire: Wire, count: int) -> bytes:
     return wire.data[start : wire.at].lower()
 
 
-def _read_section(wire: Wire, count: int) -> tuple[Record, ...]:
+def _read_section(wire: Wire, count: int) -> Section:
     records = []
     for _ in range(count):
         if wire.at == wire.end:
             break
         records.append(_read_record(wire))
-    return tuple(records)
+    return Section(records)
 
 
 def _read_record(wire: Wire) -> Record:

@@ -18,6 +18,7 @@ MAX_FIELDS = 1_000
 """Fields of a response, of which one is known. A response is read in one turn of the event loop."""
 
 _VARINT, _FIXED64, _BYTES, _GROUP, _GROUP_END, _FIXED32 = range(6)
+_STATUS_KEY = 1 << 3 | _VARINT
 _MAX_GROUP_DEPTH = 100
 """Depth of nested groups, as in Google's readers; groups have been deprecated since 2008."""
 
@@ -38,6 +39,12 @@ def read_response(message: bytes) -> int:
     Raises:
         ValueError: the bytes are not a message, or have more than `MAX_FIELDS` fields.
     """
+    if len(message) == 2 and message[0] == _STATUS_KEY and message[1] < 0x80:  # as servers encode it
+        return message[1]
+    return _read_fields(message)
+
+
+def _read_fields(message: bytes) -> int:
     status = at = fields = 0
     groups: list[int] = []
     while at < len(message):

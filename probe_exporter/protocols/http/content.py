@@ -248,7 +248,7 @@ class Body:
         """
         self.length = 0
         self._coder = CODINGS[coding]()
-        self.is_plain = isinstance(self._coder, _Identity)
+        self.is_plain = coding in ("", "identity")
         self._limit = limit or (0 if self.is_plain and not hold else DEFAULT_MAX_BODY_BYTES)
         self._held = Pieces() if hold else None
 

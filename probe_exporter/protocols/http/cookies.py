@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from publicsuffixlist import PublicSuffixList
 
 from probe_exporter.addresses import literals
+from probe_exporter.addresses.host_names import to_ascii
 from probe_exporter.protocols.http.checks import parse_date
 from probe_exporter.protocols.http.url import URL
 
@@ -144,7 +145,7 @@ def _expiry(attributes: dict[str, str]) -> float:
 
 
 def _canonical(host: str) -> str:
-    return literals.to_ascii(host).lower().removesuffix(".")
+    return to_ascii(host).lower().removesuffix(".")
 
 
 def _is_under(host: str, domain: str) -> bool:

@@ -111,6 +111,17 @@ class Decoder:
         self._held = 0  # bytes in _pieces
         self._wanted = 0  # bytes that the incomplete field needs at least
 
+    def copy(self) -> Decoder:
+        """Return a decoder that goes on from here. Call it between two blocks."""
+        other = Decoder(self._left)
+        other._fields_left = self._fields_left
+        other._indexed_left = self._indexed_left
+        if self._table.maxsize != other._table.maxsize:
+            other._table.maxsize = self._table.maxsize
+        for name, value in reversed(self._table.dynamic_entries):  # the newest is the first
+            other._table.add(name, value)
+        return other
+
     def feed(self, piece: bytes) -> None:
         """Decode a piece of a block.
 

@@ -8,6 +8,8 @@ The model:
 * One call of `feed` does a few milliseconds of work. If frames remain, `pending` is true and `proceed` reads on.
 * Frames that carry nothing of the response (PING, SETTINGS, empty DATA, …) count up to `MAX_IDLE_FRAMES`. Headers have
   limits in bytes, fields and Huffman-coded bytes over the whole connection, so interim responses count too.
+* What the first header blocks of a connection decode to depends on nothing but their bytes. A server sends most
+  probes the same: `_usual_block` remembers the fields. Other blocks, and what follows one, take a decoder.
 * Flow control: the server may send `WINDOW_BYTES` of the body ahead. Bytes that the caller took are given back in few
   large WINDOW_UPDATE frames. `room` is how much of our own body the server accepts.
 * An error in the body is raised by `take_body` after everything before it, so that the head is not lost.
@@ -17,10 +19,13 @@ This module is imported by the first probe whose server speaks HTTP/2.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
+from sys import getsizeof
 from typing import ClassVar, NamedTuple
 
+from probe_exporter.addresses.cache import remembered
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http import frames, header_block
 from probe_exporter.protocols.http.exchange import Unprocessed
@@ -39,6 +44,17 @@ memory is bounded by less."""
 
 MAX_IDLE_FRAMES = 10_000
 """Frames of a connection that carry nothing of the response; each 64 bytes of them count as one more."""
+
+MAX_USUAL_BLOCKS = 2
+"""Header blocks of a connection whose fields are remembered: those of the head and the trailers."""
+
+MAX_USUAL_BLOCKS_BYTES = 1024
+"""Bytes of these blocks."""
+
+MAX_BLOCK_CACHE_BYTES = 2 << 20
+
+_BLOCK_BYTES = 3072
+"""About what the cache's entry for a block takes, without its texts: the most is the decoder's table."""
 
 MAX_TURN_COST = 128 * 1024
 """Work that one call of `feed` or `proceed` does: a few milliseconds."""
@@ -82,6 +98,8 @@ def request_head(fields: Iterable[Field], *, ends: bool) -> bytes:
         ends: the request has no body.
     """
     block = header_block.encode(fields)
+    if len(block) <= frames.MAX_PAYLOAD_BYTES:
+        return frame(frames.HEADERS, frames.END_HEADERS | (frames.END_STREAM if ends else 0), STREAM, block)
     pieces = [block[at : at + frames.MAX_PAYLOAD_BYTES] for at in range(0, len(block), frames.MAX_PAYLOAD_BYTES)]
     kinds = [frames.HEADERS] + [frames.CONTINUATION] * (len(pieces) - 1)
     flags = [0] * len(pieces)
@@ -138,7 +156,8 @@ class Http2ResponseReader(IncomingResponse):
         self.reset_code: int | None = None
         self.goaway = ""
         self._frames = FrameReader()
-        self._decoder = header_block.Decoder(MAX_HEAD_BYTES)
+        self._usual_blocks: tuple[bytes, ...] = ()
+        self._decoder: header_block.Decoder | None = None  # made for the first block that is not a usual one
         self._outgoing: list[bytes] = []
         self._idle_frames_left = MAX_IDLE_FRAMES
         self._acknowledged = False  # whether the server acknowledged our settings
@@ -314,8 +333,16 @@ class Http2ResponseReader(IncomingResponse):
             if len(fragment) < 5:
                 raise Violation("a HEADERS frame without its priority fields")
             fragment = fragment[5:]
-        self._block_stream = stream
         self._block_ends = bool(flags & frames.END_STREAM)
+        if flags & frames.END_HEADERS and stream == STREAM and self._decoder is None:
+            blocks = (*self._usual_blocks, fragment)
+            if len(blocks) <= MAX_USUAL_BLOCKS and sum(map(len, blocks)) <= MAX_USUAL_BLOCKS_BYTES:
+                self._count_idle()
+                block = _usual_block(blocks)
+                self._usual_blocks = blocks
+                self._on_fields(block.pseudo, block.headers.copy())
+                return
+        self._block_stream = stream
         self._on_fragment(flags, stream, fragment)
 
     def _on_continuation(self, flags: int, stream: int, payload: bytes) -> None:
@@ -325,13 +352,16 @@ class Http2ResponseReader(IncomingResponse):
 
     def _on_fragment(self, flags: int, stream: int, fragment: bytes) -> None:
         self._count_idle()
-        self._decoder.feed(fragment)
-        fields = self._decoder.take()
+        decoder = self._decoder
+        if decoder is None:
+            decoder = self._decoder = _decoder_after(self._usual_blocks)
+        decoder.feed(fragment)
+        fields = decoder.take()
         if stream == STREAM:  # fields of other streams only change the decoder's table
             _sort(fields, self._pseudo, self._fields)
         if flags & frames.END_HEADERS:
             self._block_stream = 0
-            self._decoder.end()
+            decoder.end()
             if stream == STREAM:
                 pseudo, headers = self._pseudo, self._fields
                 self._pseudo, self._fields = {}, []
@@ -456,6 +486,40 @@ def _without_padding(flags: int, payload: bytes) -> bytes:
     if not payload or payload[0] >= len(payload):
         raise Violation("a frame with more padding than payload")
     return payload[1 : len(payload) - payload[0]]
+
+
+class _Block(NamedTuple):
+    """A decoded header block: its pseudo-headers, its headers, and the decoder after it, which must not be changed."""
+
+    pseudo: dict[bytes, bytes]
+    headers: Headers
+    decoder: header_block.Decoder
+
+
+def _weight(blocks: tuple[bytes, ...], decoded: _Block) -> int:
+    """Return about the bytes that the cache's entry takes. The decoder's table has no more than the blocks."""
+    texts = itertools.chain(blocks, itertools.chain.from_iterable(decoded.headers))
+    return _BLOCK_BYTES + 2 * sum(map(getsizeof, texts))
+
+
+@remembered(MAX_BLOCK_CACHE_BYTES, _weight)
+def _usual_block(blocks: tuple[bytes, ...]) -> _Block:
+    """Decode the last of the first blocks of a connection.
+
+    Raises:
+        Violation: it is not valid.
+    """
+    decoder = _decoder_after(blocks[:-1])
+    decoder.feed(blocks[-1])
+    block = _Block({}, [], decoder)
+    _sort(decoder.take(), block.pseudo, block.headers)
+    decoder.end()
+    return block
+
+
+def _decoder_after(blocks: tuple[bytes, ...]) -> header_block.Decoder:
+    """Return a decoder that has decoded the first blocks of a connection."""
+    return _usual_block(blocks).decoder.copy() if blocks else header_block.Decoder(MAX_HEAD_BYTES)
 
 
 def _sort(fields: list[Field], pseudo: dict[bytes, bytes], headers: Headers) -> None:

@@ -14,6 +14,7 @@ from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from probe_exporter.addresses import literals
+from probe_exporter.addresses.host_names import to_ascii
 from probe_exporter.protocols.http.response import Headers
 from probe_exporter.protocols.http.url import URL
 
@@ -148,7 +149,7 @@ class NoProxy:
 def _normal(host: str) -> str:
     """Return a host in the form that rules are compared with."""
     try:
-        return literals.to_ascii(host.lower())
+        return to_ascii(host.lower())
     except ValueError:
         return host.lower()
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from collections.abc import Awaitable, Coroutine
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from probe_exporter.addresses import literals
 from probe_exporter.network import address_choice, opening
@@ -55,7 +55,7 @@ class RedirectFollower:
         redirects: number of redirects received.
         refused: whether the last response is a redirect that was not followed.
         hops: number of requests begun.
-        resolve_seconds, connect_seconds, tls_seconds, processing_seconds: sums over all hops that got so far.
+        connect_seconds, tls_seconds, processing_seconds: sums over all hops that got so far.
     """
 
     def __init__(
@@ -65,7 +65,6 @@ class RedirectFollower:
         self.redirects = 0
         self.refused = False
         self.hops = 0
-        self.resolve_seconds = 0.0
         self.connect_seconds = 0.0
         self.tls_seconds = 0.0
         self.processing_seconds = 0.0
@@ -73,19 +72,28 @@ class RedirectFollower:
         self._client = client
         self._addressing = addressing
         self._http3 = http3
+        self._resolves = False  # whether `resolve` was called
+        self._later_resolve_seconds = 0.0  # of all hops but the first
         self._cookies: Cookies | None = None
         self._open: Exchange | None = None
 
-    async def resolve(self, url: URL) -> str:
+    def resolve(self, url: URL) -> Coroutine[Any, Any, str]:
         """Choose the address of the first hop.
 
         Raises:
             ProbeFailed: there is none; its time counts all the same.
         """
-        try:
-            return await address_choice.choose_address(self._probe, url.host, self._addressing)
-        finally:
-            self.resolve_seconds = self._probe.samples.get(address_choice.LOOKUP_TIME)
+        self._resolves = True
+        wanted = self._addressing
+        return address_choice.resolve(
+            self._probe, url.host, preferred=wanted.preferred_ip_protocol, fallback=wanted.ip_protocol_fallback
+        )
+
+    @property
+    def resolve_seconds(self) -> float:
+        """Seconds of all lookups so far."""
+        first = self._probe.samples.get(address_choice.LOOKUP_TIME, default=0.0) if self._resolves else 0.0
+        return first + self._later_resolve_seconds
 
     def tls(self, alpn: tuple[str, ...] = ALPN) -> ClientContext:
         """Return the TLS context for hops by https.
@@ -114,14 +122,14 @@ class RedirectFollower:
         else:
             self.tls()
 
-    async def fetch(
+    def fetch(
         self,
         template: RequestTemplate,
         url: URL,
         addresses: list[str],
         upload: BinaryIO | None,
         authorization: str = "",
-    ) -> Exchange:
+    ) -> Coroutine[Any, Any, Exchange]:
         """Request a URL and follow redirects; return the exchange of the last response.
 
         Can be called again, to start over; the seconds add up.
@@ -139,7 +147,7 @@ class RedirectFollower:
             upload.seek(0)  # a previous call may have read it
         request = first_request(template, self._client, url, authorization)
         server_name = self._client.tls_config.server_name or host_only(template.host) or url.host
-        return await self.follow(Hop(request, addresses, server_name), upload)
+        return self.follow(Hop(request, addresses, server_name), upload)
 
     async def follow(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
         """Send the first request and those that redirects ask for; return the exchange of the last response.
@@ -158,7 +166,10 @@ class RedirectFollower:
         self._cookies = None
         while True:
             self.hops += 1
-            exchange = await self._ask(hop, upload)
+            try:
+                exchange = await self._exchange(hop, upload)
+            except Unprocessed as refused:
+                exchange = await self._repeat(hop, upload, refused)
             location = self._leads_on(exchange, hop.request)
             if location is None:
                 return exchange
@@ -169,16 +180,12 @@ class RedirectFollower:
         if self._open is not None:
             self._open.close()
 
-    async def _ask(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
-        """Return one hop's exchange.
+    async def _repeat(self, hop: Hop, upload: BinaryIO | None, refused: Unprocessed) -> Exchange:
+        """Repeat a request that the server says it did not process, as a server does that is being restarted.
 
-        If the server says that it did not process the request, as a server does that is being restarted, repeat it
-        once. The original repeats it until its time is over.
+        It is repeated once. The original repeats it until its time is over.
         """
-        try:
-            return await self._exchange(hop, upload)
-        except Unprocessed as refused:
-            self._probe.log("The server did not process the request: repeating it", err=refused.message)
+        self._probe.log("The server did not process the request: repeating it", err=refused.message)
         self._probe.current_phase = ""
         if upload is not None:
             upload.seek(0)
@@ -207,7 +214,8 @@ class RedirectFollower:
         secure = Secure(self.tls(() if request.upgrades else ALPN), hop.server_name) if url.secure else None
         proxy = self._client.proxies.choose(url, hop.addresses)
         if proxy is None:
-            connection = await opening.dial(self._probe, await self._addresses(hop), url.port, secure=secure)
+            addresses = hop.addresses or await self._addresses(hop)
+            connection = await opening.dial(self._probe, addresses, url.port, secure=secure)
         else:
             connection = await self._through(proxy, hop, secure)
             if proxy.forwards(url):
@@ -233,9 +241,7 @@ class RedirectFollower:
         return await tunnel.dial(self._probe, proxy, addresses, own, destination, secure, forwarded=forwarded)
 
     async def _addresses(self, hop: Hop) -> list[str]:
-        """Return the addresses of a hop that needs no proxy."""
-        if hop.addresses:
-            return hop.addresses
+        """Return the addresses of a hop that needs no proxy and has none yet."""
         host, preferred = hop.request.url.host, self._addressing.preferred_ip_protocol
         return await self._look_up(host, address_choice.resolve_all(self._probe, host, preferred=preferred))
 
@@ -246,7 +252,7 @@ class RedirectFollower:
             return await lookup
         finally:
             if self.hops > 1 and literals.literal(host) is None:
-                self.resolve_seconds += time.perf_counter() - started
+                self._later_resolve_seconds += time.perf_counter() - started
 
     async def _over_quic(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
         from probe_exporter.network import quic  # noqa: PLC0415  # few modules need it, and it takes a while to load
@@ -255,7 +261,8 @@ class RedirectFollower:
         from probe_exporter.tls.quic import quic_context  # noqa: PLC0415  # the same
 
         context, url = quic_context(self._client.tls_config), hop.request.url
-        client = await quic.dial(self._probe, await self._addresses(hop), url.port, context, hop.server_name, ALPN)
+        addresses = hop.addresses or await self._addresses(hop)
+        client = await quic.dial(self._probe, addresses, url.port, context, hop.server_name, ALPN)
         self.connect_seconds += client.connect_seconds
         self.tls_seconds += client.tls_seconds
         return Http3Exchange(client, hop.request, upload)

@@ -7,12 +7,12 @@ deliberate difference: hosts are compared by name, never by the address that was
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
-from probe_exporter.addresses.literals import to_ascii
+from probe_exporter.addresses.host_names import to_ascii
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.protocols.http import http1
 from probe_exporter.protocols.http.response import Headers
@@ -30,6 +30,24 @@ _BELONGS_TO_FRAMING = frozenset({"Host", "Content-Length", "Transfer-Encoding", 
 _BELONGS_TO_CONNECTION = frozenset({"Connection", "Keep-Alive", "Proxy-Connection", "Upgrade"})
 _BELONGS_TO_HOST = frozenset({"Authorization", "Cookie", "Cookie2", "Www-Authenticate"})
 _ANNOUNCES_LENGTH = frozenset({"POST", "PUT", "PATCH"})
+
+
+_new = tuple.__new__
+
+
+class FixedHeaders(tuple[tuple[str, str], ...]):  # noqa: SLOT001  # a tuple has slots for nothing else
+    """The headers of a template, which all of its requests share; what is added to them makes an ordinary list.
+
+    Attributes:
+        lines: the headers as `http1.header_lines` returns them.
+    """
+
+    lines: str
+
+    def __new__(cls, headers: Headers) -> Self:
+        made = super().__new__(cls, headers)
+        made.lines = http1.header_lines(headers)
+        return made
 
 
 def canonical(name: str) -> str:
@@ -50,7 +68,7 @@ class RequestTemplate:
     """
 
     method: str
-    headers: Headers
+    headers: FixedHeaders
     host: str
     has_authorization: bool
     body: bytes
@@ -78,7 +96,8 @@ class RequestTemplate:
         kept = [(name, value) for name, value in given.items() if name not in _BELONGS_TO_FRAMING]
         if not {"close", "upgrade"} & set(given.get("Connection", "").lower().replace(" ", "").split(",")):
             kept.append(("Connection", "close"))
-        return cls(method or "GET", kept, host, "Authorization" in given, encode(body), body_file, _flaw(given))
+        has_authorization = "Authorization" in given
+        return cls(method or "GET", FixedHeaders(kept), host, has_authorization, encode(body), body_file, _flaw(given))
 
 
 def host_header(value: str) -> str:
@@ -143,7 +162,7 @@ class Request(NamedTuple):  # each probe makes one: a frozen dataclass of nine f
     method: str
     url: URL
     host: str
-    headers: Headers
+    headers: Sequence[tuple[str, str]]
     body: bytes = b""
     body_file: str = ""
     cookies: str = ""
@@ -152,11 +171,12 @@ class Request(NamedTuple):  # each probe makes one: a frozen dataclass of nine f
 
     def head(self) -> bytes:
         """Return the request without its body, for HTTP/1.1."""
-        headers = [("Host", self.host), *self._all_headers()]
+        headers = self._all_headers()
+        lines = headers.lines if isinstance(headers, FixedHeaders) else http1.header_lines(headers)
         if self.body_file:
-            headers.append(("Transfer-Encoding", "chunked"))
+            lines += "Transfer-Encoding: chunked\r\n"
         target = f"{self.url.scheme}://{self.host}{self.url.path}" if self.absolute else self.url.path
-        return http1.request_head(self.method, target, headers)
+        return http1.request_head(self.method, target, f"Host: {self.host}\r\n{lines}")
 
     def forwarded(self, credentials: Headers) -> Request:
         """Return the request for a proxy that forwards it (RFC 9112, 3.2.2).
@@ -184,7 +204,10 @@ class Request(NamedTuple):  # each probe makes one: a frozen dataclass of nine f
         """Whether the request asks for another protocol, which needs HTTP/1.1 (RFC 9110, section 7.8)."""
         return any(name == "Upgrade" for name, _ in self.headers)
 
-    def _all_headers(self) -> Headers:
+    def _all_headers(self) -> Sequence[tuple[str, str]]:
+        has_length = not self.body_file and (self.body or self.method in _ANNOUNCES_LENGTH)
+        if not (has_length or self.cookies or self.referer):
+            return self.headers
         headers = list(self.headers)
         if self.cookies:
             own = next((at for at, (name, _) in enumerate(headers) if name == "Cookie"), None)
@@ -194,7 +217,7 @@ class Request(NamedTuple):  # each probe makes one: a frozen dataclass of nine f
                 headers[own] = ("Cookie", f"{headers[own][1]}; {self.cookies}")
         if self.referer and not any(name == "Referer" for name, _ in self.headers):
             headers.append(("Referer", self.referer))
-        if not self.body_file and (self.body or self.method in _ANNOUNCES_LENGTH):
+        if has_length:
             headers.append(("Content-Length", str(len(self.body))))
         return headers
 
@@ -242,24 +265,20 @@ def first_request(template: RequestTemplate, settings: HttpClientSettings, url: 
     """
     if template.unusable:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, template.unusable)
-    headers = list(template.headers)
+    headers: Sequence[tuple[str, str]] = template.headers
     if token:
         headers = [*((name, value) for name, value in headers if name != "Authorization"), ("Authorization", token)]
     elif not template.has_authorization:
         credentials = basic(url.user, url.password or "") if url.user is not None else authorization(settings)
         if credentials:
-            headers.append(("Authorization", credentials))
-    headers += own_headers(settings)
+            headers = [*headers, ("Authorization", credentials)]
+    if settings.http_headers:
+        headers = [*headers, *own_headers(settings)]
     if len(headers) > len(template.headers):
         http1.check_headers(headers[len(template.headers) :])
-    return Request(
-        method=template.method,
-        url=url,
-        host=template.host or url.authority,
-        headers=headers,
-        body=template.body,
-        body_file=template.body_file,
-    )
+    host = template.host or url.authority
+    # Not `Request(…)`, which is a function in Python.
+    return _new(Request, (template.method, url, host, headers, template.body, template.body_file, "", "", False))
 
 
 def own_headers(settings: HttpClientSettings) -> Headers:

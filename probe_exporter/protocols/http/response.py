@@ -53,7 +53,10 @@ class Response:
         """The announced length of the body; -1 if unknown, 0 if there can't be a body. For HEAD the header's value."""
         if not (self.has_body or self._to_head):
             return 0
-        value = (self.get("content-length") or "").strip()
+        values = self.get_all("content-length")
+        if not values:
+            return -1
+        value = values[0].strip()
         digits = value.lstrip("0") or value[-1:]
         return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < MAX_LENGTH_DIGITS else -1
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from probe_exporter.addresses import literals
 from probe_exporter.addresses.endpoints import join_host_port
+from probe_exporter.addresses.host_names import to_ascii
 from probe_exporter.network import address_choice, opening
 from probe_exporter.network.connection import Connection, Secure
 from probe_exporter.prober.failure import TIMEOUTS, ProbeFailed, Reason
@@ -184,7 +185,7 @@ def connect_head(authority: str, proxy: Proxy) -> bytes:
         headers.append(("User-Agent", USER_AGENT))
     taken = {name.lower() for name, _ in headers} | {"content-length", "transfer-encoding", "trailer"}
     headers += [header for header in proxy.connect_headers if header[0].lower() not in taken]
-    return http1.request_head("CONNECT", authority, headers)
+    return http1.request_head("CONNECT", authority, http1.header_lines(headers))
 
 
 async def _converse(connection: Connection, dialogue: Dialogue) -> None:
@@ -272,7 +273,7 @@ def _address(host: str) -> bytes:
     if address is not None:
         packed = ipaddress.ip_address(address).packed
         return bytes([_IPV4 if len(packed) == 4 else _IPV6]) + packed
-    name = literals.to_ascii(host).encode()
+    name = to_ascii(host).encode()
     if len(name) > 255:
         raise ProbeFailed(Reason.TARGET_INVALID, "SOCKS5 takes a host name of at most 255 bytes")
     return bytes([_NAME, len(name)]) + name

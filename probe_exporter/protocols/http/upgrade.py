@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import secrets
+import os
+import re
+from typing import NamedTuple
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http import http1
-from probe_exporter.protocols.http.request import USER_AGENT, Request, host_header
+from probe_exporter.protocols.http.request import USER_AGENT, host_header
 from probe_exporter.protocols.http.response import Headers, Response
 from probe_exporter.protocols.http.url import URL
 
@@ -27,10 +29,22 @@ _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 
 def make_key() -> str:
     """Return a new value for Sec-WebSocket-Key: 16 random bytes (RFC 6455, 4.1)."""
-    return base64.b64encode(secrets.token_bytes(16)).decode("ascii")
+    return base64.b64encode(os.urandom(16)).decode("ascii")
 
 
-def upgrade_request(url: URL, key: str, given: Headers, credentials: str) -> Request:
+class UpgradeRequest(NamedTuple):
+    """The request for an upgrade.
+
+    Attributes:
+        host: the value of its Host header.
+        head: all of it, as it is sent.
+    """
+
+    host: str
+    head: bytes
+
+
+def upgrade_request(url: URL, key: str, given: Headers, credentials: str) -> UpgradeRequest:
     """Return the request for the upgrade, without extensions, and without subprotocols of our own.
 
     Args:
@@ -43,24 +57,64 @@ def upgrade_request(url: URL, key: str, given: Headers, credentials: str) -> Req
     Raises:
         ProbeFailed: a header is invalid, or belongs to the handshake.
     """
+    host, more = _further_headers(given, credentials) if given or credentials else ("", _AGENT)
+    host = host or url.authority
+    head = (
+        f"GET {url.path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
+    )
+    return UpgradeRequest(host, head.encode("utf-8", "surrogateescape"))
+
+
+_AGENT = f"User-Agent: {USER_AGENT}\r\n"
+
+
+def _further_headers(given: Headers, credentials: str) -> tuple[str, str]:
+    """Return the Host header of the settings, empty for the URL's host, and the lines of the other headers."""
     by_name = {name.lower(): value for name, value in reversed(given)}
     for name in by_name.keys() & BELONGS_TO_HANDSHAKE:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"the header {name} belongs to the handshake")
     http1.check_headers([("Authorization", credentials), *given])
-    headers = [
-        ("Upgrade", "websocket"),
-        ("Connection", "Upgrade"),
-        ("Sec-WebSocket-Key", key),
-        ("Sec-WebSocket-Version", "13"),
-    ]
-    if "user-agent" not in by_name:
-        headers.append(("User-Agent", USER_AGENT))
+    lines = [] if "user-agent" in by_name else [_AGENT]
     if credentials and "authorization" not in by_name:
-        headers.append(("Authorization", credentials))
+        lines.append(f"Authorization: {credentials}\r\n")
     for name, value in given:
         if name.lower() != "host" and (value or name.lower() != "user-agent"):
-            headers.append((name, value))
-    return Request("GET", url, host_header(by_name.get("host", "")) or url.authority, headers)
+            lines.append(f"{name}: {value}\r\n")
+    return host_header(by_name.get("host", "")), "".join(lines)
+
+
+SWITCHING_PROTOCOLS = 101
+
+_PLAIN_HEAD = re.compile(rb"HTTP/1\.1 101 [ -~]{0,200}+((?:\r\n[A-Za-z0-9-]{1,50}+: [ -~]{0,1000}+){1,20})\r\n\r\n")
+_OF_BODY = frozenset({"content-length", "transfer-encoding"})
+
+
+def after_plain_upgrade(data: bytes, key: str) -> bytes | None:
+    """Return what follows a response that upgrades and has nothing unusual in it.
+
+    Return None for any other beginning of a response: `Http1ResponseReader` and `check_upgrade` judge it. They take
+    seven times as long, since they know all of HTTP.
+    """
+    found = _PLAIN_HEAD.match(data)
+    if found is None:
+        return None
+    lines = [line.partition(": ") for line in found[1].decode("ascii").split("\r\n")[1:]]
+    fields = {name.lower(): value for name, _, value in lines}
+    if (
+        len(fields) == len(lines)
+        and fields.get("upgrade", "").lower() == "websocket"
+        and fields.get("connection", "").lower() == "upgrade"
+        and fields.get("sec-websocket-accept") == _accept(key)
+        and fields.keys().isdisjoint(_OF_BODY)
+    ):
+        return data[found.end() :]
+    return None
+
+
+def _accept(key: str) -> str:
+    """Return the value that a server proves with that it understands WebSocket (RFC 6455, 4.2.2)."""
+    return base64.b64encode(hashlib.sha1(f"{key}{_GUID}".encode(), usedforsecurity=False).digest()).decode("ascii")
 
 
 def check_upgrade(response: Response, key: str) -> None:
@@ -69,7 +123,7 @@ def check_upgrade(response: Response, key: str) -> None:
     Raises:
         ProbeFailed: the server does not upgrade, upgrades to another protocol, or answers another key.
     """
-    if response.status != 101:
+    if response.status != SWITCHING_PROTOCOLS:
         raise ProbeFailed(
             Reason.WEBSOCKET_UPGRADE_REFUSED,
             f"the server responded {response.status} and did not upgrade",
@@ -82,8 +136,7 @@ def check_upgrade(response: Response, key: str) -> None:
             raise _invalid(f"its {name.capitalize()} header has more than {MAX_OPTIONS_CHARACTERS} characters")
         if wanted not in [option.strip() for option in options.lower().split(",")]:
             raise _invalid(f"its {name.capitalize()} header does not say {wanted}")
-    expected = base64.b64encode(hashlib.sha1(f"{key}{_GUID}".encode(), usedforsecurity=False).digest()).decode("ascii")
-    if response.get_all("sec-websocket-accept") != [expected]:
+    if response.get_all("sec-websocket-accept") != [_accept(key)]:
         raise _invalid(
             "its Sec-WebSocket-Accept does not match our key; a cache may have answered, or another protocol"
         )

@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote, urljoin
 
 from probe_exporter.addresses import literals
 from probe_exporter.addresses.cache import MAX_USUAL_BYTES, remembered
+from probe_exporter.addresses.host_names import to_ascii
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -186,7 +187,7 @@ def _as_header(authority: str, host: str) -> str:
     if authority.isascii():
         return authority
     try:
-        return authority.replace(host, literals.to_ascii(host))
+        return authority.replace(host, to_ascii(host))
     except ValueError:  # it will not resolve either
         return _encode(authority, _SAFE_IN_QUERY)
 

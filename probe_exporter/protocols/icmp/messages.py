@@ -79,6 +79,9 @@ class IcmpError(NamedTuple):
         return f"{words} (MTU {self.mtu})" if self.mtu else words
 
 
+_new = tuple.__new__  # in place of the classes, whose functions in Python take twice as long
+
+
 def checksum(data: bytes) -> int:
     """Return the Internet checksum: the inverted one's complement sum of all 16-bit words (RFC 1071).
 
@@ -91,9 +94,11 @@ def checksum(data: bytes) -> int:
 
 def request(version: int, identifier: int, sequence: int, payload: bytes) -> bytes:
     """Encode an echo request. For IPv6 the kernel fills in the checksum, which covers the addresses too."""
-    kind = REQUESTS[version]
-    blank = _HEADER.pack(kind, 0, 0, identifier, sequence) + payload
-    return blank if version == 6 else _HEADER.pack(kind, 0, checksum(blank), identifier, sequence) + payload
+    if version == 6:
+        return _HEADER.pack(REQUESTS[6], 0, 0, identifier, sequence) + payload
+    words = int.from_bytes(payload if len(payload) % 2 == 0 else payload + b"\0", "big")  # as in `checksum`
+    remainder = ((REQUESTS[4] << 8) + identifier + sequence + words) % 0xFFFF or 0xFFFF
+    return _HEADER.pack(REQUESTS[4], 0, 0xFFFF - remainder, identifier, sequence) + payload
 
 
 def parse(version: int, message: bytes) -> IcmpAnswer | IcmpError | None:
@@ -102,7 +107,7 @@ def parse(version: int, message: bytes) -> IcmpAnswer | IcmpError | None:
         return None
     kind, code, _, third, fourth = _HEADER.unpack_from(message)
     if kind == REPLIES[version]:
-        return IcmpAnswer(third, fourth, message[_HEADER.size :]) if code == 0 else None
+        return _new(IcmpAnswer, (third, fourth, message[_HEADER.size :])) if code == 0 else None
     if (version, kind) not in ERRORS:
         return None
     offending = (_embedded_4 if version == 4 else _embedded_6)(message[_HEADER.size :])

@@ -25,8 +25,9 @@ import struct
 import sys
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import lru_cache
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -53,6 +54,10 @@ _SOL_RAW, _ICMP_FILTER, _ICMPV6_FILTER = 255, 1, 1
 _SO_RCVBUFFORCE, _SO_TIMESTAMPNS, _MSG_ERRQUEUE = 33, 35, 0x2000
 _ORIGINS = {2: 4, 3: 6}  # of an error in a socket's queue: ICMP and ICMPv6
 
+_SOL_SOCKET = int(socket.SOL_SOCKET)
+_HOP_LIMITS = ((socket.IPPROTO_IP, _IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT))
+"""Levels and types of the messages with a hop limit."""
+
 _TIMESPEC = struct.Struct("@ll")
 _EXTENDED_ERROR = struct.Struct("@IBBBBII")
 _INTEGER = struct.Struct("@i")
@@ -71,6 +76,8 @@ MAX_TURN_BYTES = 256 * 1024
 """Bytes of messages that are read in one turn."""
 
 _DEFAULT_TTL = 64
+
+_new = tuple.__new__
 
 
 class Reply(NamedTuple):
@@ -128,7 +135,9 @@ class PingPath:
         if ttl or whole:
             self._options.append(_hops(version, ttl or _DEFAULT_TTL))
         self._address = address.partition("%")[0]
-        self._channel = _channel(_Kind(version, whole, source, "" if network is None else network.source_interface))
+        self._loop = asyncio.get_running_loop()
+        interface = "" if network is None else network.source_interface
+        self._channel = _channel(self._loop, (version, whole, source, interface))
 
     async def ping(self, payload: bytes) -> Reply:
         """Send one echo request and wait for its reply, without a timeout of its own.
@@ -137,7 +146,8 @@ class PingPath:
             ProbeFailed: the system refused to send it, or an error message came back.
         """
         channel = self._channel
-        sequence, waiter = channel.expect(self._address, payload)
+        waiter = _Waiter(self._address, payload, self._loop.create_future())
+        sequence = channel.expect(waiter)
         try:
             # The kernel's buffer may be full, and only polling shows when it has room for one more packet.
             while not channel.send(sequence, waiter, self._destination, self._options):  # noqa: ASYNC110  # see above
@@ -147,6 +157,7 @@ class PingPath:
             channel.forget(sequence)
 
 
+@lru_cache(maxsize=512)  # modules choose the number, from 1 to 255
 def _hops(version: int, ttl: int) -> tuple[int, int, bytes]:
     if version == 4:
         return socket.IPPROTO_IP, _IP_TTL, _INTEGER.pack(ttl)
@@ -164,16 +175,18 @@ class _Channel:
         self._numbers = itertools.count(random.getrandbits(16))
         self._waiting: dict[int, _Waiter] = {}
         self._buffer = bytearray(_MAX_PACKET_BYTES)
+        self._view = memoryview(self._buffer)
         self._unread = 0
 
-    def expect(self, address: str, payload: bytes) -> tuple[int, _Waiter]:
-        """Reserve a free sequence number; return it with the waiter for its reply."""
+    def expect(self, waiter: _Waiter) -> int:
+        """Return a free sequence number, and keep the waiter for the reply under it."""
         if len(self._waiting) > 0xFFFF:
             raise ProbeFailed(Reason.ICMP_SEND_FAILED, "65536 echo requests are already waiting for replies")
-        sequence = next(number for one in self._numbers if (number := one & 0xFFFF) not in self._waiting)
-        waiter = _Waiter(address, payload, asyncio.get_running_loop().create_future())
+        sequence = next(self._numbers) & 0xFFFF
+        while sequence in self._waiting:
+            sequence = next(self._numbers) & 0xFFFF
         self._waiting[sequence] = waiter
-        return sequence, waiter
+        return sequence
 
     def forget(self, sequence: int) -> None:
         """Free a sequence number."""
@@ -205,48 +218,56 @@ class _Channel:
                 return False
             except OSError:
                 # A datagram socket reports an error of another request once, at the next call: try again.
+                if not self._raw:
+                    self._receive_errors()
                 self.sock.sendmsg(packet, options, 0, destination)
         except OSError as error:
             raise _not_sent(error, destination[0], len(waiter.payload)) from None
         return True
 
     def receive(self) -> None:
-        """Read what has arrived, within the limits of one turn. The event loop calls this again if there is more."""
+        """Read what has arrived, within the limits of one turn. The event loop calls this again if there is more.
+
+        If only one request waits for a reply, nothing is read after that: to find out that no more messages are there
+        takes a system call and an exception.
+        """
         self._unread = 0
-        if not self._raw:
-            self._receive_errors()
-        view = memoryview(self._buffer)
         left = MAX_TURN_BYTES
         for _ in range(MAX_TURN_MESSAGES):
             try:
-                length, ancillary, _, sender = self.sock.recvmsg_into([view], _ANCILLARY_SPACE)
-            except OSError:  # no more messages, or the error of a request, which was read from the queue
-                return
-            self._received(bytes(view[:length]), ancillary, sender[0].partition("%")[0])
+                length, ancillary, _, sender = self.sock.recvmsg_into([self._view], _ANCILLARY_SPACE)
+            except OSError as error:
+                if self._raw or isinstance(error, BlockingIOError):
+                    return
+                self._receive_errors()  # the kernel reports that there is one, and has the details in the queue
+                continue
+            answered = self._received(self._view[:length].tobytes(), ancillary, sender[0].partition("%")[0])
             left -= length
-            if left < 0:
+            if left < 0 or (answered and len(self._waiting) == 1):
                 return
 
-    def _received(self, message: bytes, ancillary: list[tuple[int, int, bytes]], sender: str) -> None:
+    def _received(self, message: bytes, ancillary: list[tuple[int, int, bytes]], sender: str) -> bool:
+        """Take a message; return whether it ends the wait of a request."""
         hop_limit = None
         if self._raw and self._version == 4:
             stripped = strip_ip(message)
             if stripped is None:
-                return
+                return False
             hop_limit, message = stripped
         said = parse(self._version, message)
         if said is None or (self._raw and said.identifier != self._identifier):
-            return
+            return False
         waiter = self._waiting.get(said.sequence)
         if waiter is None or waiter.future.done():
-            return
+            return False
         if self._raw and self._version == 4 and checksum(message):
-            return  # the kernel verifies it for datagram sockets and for ICMPv6 only
+            return False  # the kernel verifies it for datagram sockets and for ICMPv6 only
         if isinstance(said, IcmpError):
             self._refuse(waiter, said, sender)
         elif said.payload == waiter.payload and sender == waiter.address:
             stamp, told = _stamp_and_hops(ancillary)
-            waiter.future.set_result(Reply(waiter.seconds(stamp), told if hop_limit is None else hop_limit))
+            waiter.future.set_result(_new(Reply, (waiter.seconds(stamp), told if hop_limit is None else hop_limit)))
+        return waiter.future.done()
 
     def _receive_errors(self) -> None:
         """Read the error queue of a datagram socket: each error comes with the message that it is about."""
@@ -278,10 +299,10 @@ def _stamp_and_hops(ancillary: Iterable[tuple[int, int, bytes]]) -> tuple[int | 
     """Return the time of arrival in Unix nanoseconds, and the hop limit."""
     stamp = hops = None
     for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
+        if level == _SOL_SOCKET and kind == _SO_TIMESTAMPNS:
             seconds, nanoseconds = _TIMESPEC.unpack_from(data)
             stamp = seconds * 1_000_000_000 + nanoseconds
-        elif (level, kind) in ((socket.IPPROTO_IP, _IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT)):
+        elif (level, kind) in _HOP_LIMITS:
             (hops,) = _INTEGER.unpack_from(data)
     return stamp, hops
 
@@ -320,16 +341,25 @@ class _Kind(NamedTuple):
     interface: str
 
 
-_channels: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Kind, _Channel]] = WeakKeyDictionary()
+_Channels = dict[tuple[int, bool, str, str], _Channel]
+"""Channels by their `_Kind`, as a tuple."""
+
+_channels: WeakKeyDictionary[asyncio.AbstractEventLoop, _Channels] = WeakKeyDictionary()
+_last: tuple[Callable[[], asyncio.AbstractEventLoop | None], _Channels] = (lambda: None, {})
+"""The loop that was used last, as a weak reference, and its channels: a process has one loop."""
 
 
-def _channel(kind: _Kind) -> _Channel:
+def _channel(loop: asyncio.AbstractEventLoop, kind: tuple[int, bool, str, str]) -> _Channel:
     """Return the shared socket of the running loop, opened at first use; it lives as long as the loop."""
-    loop = asyncio.get_running_loop()
-    channels = _channels.setdefault(loop, {})
+    global _last  # noqa: PLW0603  # see there
+    last, channels = _last
+    if last() is not loop:
+        channels = _channels.setdefault(loop, {})
+        _last = (weakref.ref(loop), channels)
     channel = channels.get(kind)
     if channel is None:
-        channel = channels[kind] = _Channel(kind.version, _open(kind))
+        wanted = _Kind(*kind)
+        channel = channels[wanted] = _Channel(wanted.version, _open(wanted))
         # libuv stops watching a descriptor with a pending error, which a datagram socket has after each error message.
         # An epoll of the socket never has one.
         watch = select.epoll()
@@ -384,7 +414,8 @@ def _prepare(sock: socket.socket, version: int, whole: bool) -> None:
     if version == 4:
         # PROBE sets "don't fragment" and ignores the path MTU that the kernel remembers: each probe measures anew.
         sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE if whole else _PMTUDISC_DONT)
-        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
+        if not raw:  # a raw socket receives the header of each packet
+            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
     else:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
     if raw:

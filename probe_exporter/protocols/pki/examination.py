@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
-from probe_exporter.protocols.pki import renewal, revocation, status
+from probe_exporter.protocols.pki import crl_check, ocsp_check, renewal
+from probe_exporter.protocols.pki.crl_check import CrlCheck, revoked_failure
 from probe_exporter.protocols.pki.fetching import client_of
-from probe_exporter.protocols.pki.revocation import RevocationCheck, revoked_failure
-from probe_exporter.protocols.pki.status import StatusCheck
+from probe_exporter.protocols.pki.ocsp_check import OcspCheck
 from probe_exporter.settings.block import Settings
 from probe_exporter.tls import certificate_details, evidence
 from probe_exporter.tls.certificates import Certificate
@@ -27,8 +27,8 @@ PHASE = "certificates"
 
 STATUS_METRICS: dict[str, tuple[Metric, ...]] = {
     "": (),
-    "stapled": status.STAPLED_METRICS,
-    "request": status.METRICS,
+    "stapled": ocsp_check.STAPLED_METRICS,
+    "request": ocsp_check.METRICS,
 }
 """The metrics for each value of the key `ocsp`."""
 
@@ -72,14 +72,17 @@ async def _look_for_revoked(
     """Return the certificates of the chain that are revoked, by a list or by OCSP."""
     client, revoked = client_of(settings), list[Certificate]()
     if settings.ocsp:
-        check = StatusCheck(probe, client, until)
+        check = OcspCheck(probe, client, until)
         revoked += await check.run(chain, shown.stapled, request=settings.ocsp == "request")
         for one in revoked:
             evidence.mark(probe, chain[0], one, evidence.REVOKED_BY["ocsp"])
     if settings.check_revoked:
-        listed = await RevocationCheck(probe, client, until).run(chain)
+        lists = CrlCheck(probe, client, until)
+        listed = await lists.run(chain)
         for one in listed:
             evidence.mark(probe, chain[0], one, evidence.REVOKED_BY["crl"])
+        for one in lists.stale:
+            evidence.mark(probe, chain[0], one, evidence.STALE_CRL)
         revoked += [one for one in listed if one not in revoked]
     return revoked
 
@@ -88,7 +91,7 @@ def metrics_for(settings: Settings) -> list[Metric]:
     """Return the metrics that `examine` can set."""
     if not isinstance(settings, CertificateSettings):
         return []
-    listed = revocation.METRICS if settings.check_revoked else ()
+    listed = crl_check.METRICS if settings.check_revoked else ()
     window = renewal.METRICS if settings.renewal_directory else ()
     detailed = certificate_details.METRICS if settings.certificate_details else ()
     return [*detailed, *listed, *STATUS_METRICS[settings.ocsp], *window]

@@ -108,7 +108,7 @@ def _mend_server(address: str, *, others: bool) -> str:
     if others:
         pattern = address.replace(".", r"\.")
         return f"sed -i '/^nameserver {pattern}$/d' {RESOLV_CONF}"
-    return f"echo 'nameserver ADDRESS' > {RESOLV_CONF} (ADDRESS: a server that answers)"
+    return f"in {RESOLV_CONF}, name a server that answers: nameserver ADDRESS"
 
 
 def authorities(files: Sequence[str] = BUNDLES) -> Finding:

@@ -10,9 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from aiohttp.web import BaseRequest
-
 from probe_exporter.web.answers import Answer, Handler
+from probe_exporter.web.request import WebRequest
 
 FOLDER = Path(__file__).parent / "static"
 
@@ -43,7 +42,7 @@ def asset(name: str) -> Asset:
 def handler(name: str) -> Handler:
     """Return the handler of a static file."""
 
-    async def answer(request: BaseRequest, query: str) -> Answer:
+    async def answer(request: WebRequest, query: str) -> Answer:
         """Return the file, or 304 if the client has it."""
         found = asset(name)
         tag = f'"{found.checksum}"'

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from aiohttp.web import BaseRequest
-
 from probe_exporter.addresses.cache import remembered
+from probe_exporter.web.request import WebRequest
 
 MAX_ACCEPT_CHARACTERS = 1024
 """Length of an Accept header; a longer one does not ask for HTML. Browsers send about 150 characters."""
@@ -18,7 +17,7 @@ _ALSO_HTML = ("application/xhtml+xml", "application/xml")
 """What browsers send beside text/html; these don't compete with it."""
 
 
-def wants_html(request: BaseRequest) -> bool:
+def wants_html(request: WebRequest) -> bool:
     """Return whether the client names HTML, and nothing else that it prefers.
 
     Browsers name ``text/html`` first. curl sends ``*/*``, and Prometheus names its own formats: both get the machine

@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlencode
 
-from aiohttp.web import BaseRequest
-
 from probe_exporter.report.report import seconds
 from probe_exporter.settings.fields import shorten
 from probe_exporter.version import VERSION
 from probe_exporter.web.answers import Answer, Refused, page
 from probe_exporter.web.html.assets import TYPES, asset
 from probe_exporter.web.parameters import wants_gzip
+from probe_exporter.web.request import WebRequest
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -72,9 +71,7 @@ class Renderer:
         finally:
             self._waiting -= 1
 
-    async def page(
-        self, request: BaseRequest, template: str, values: Mapping[str, object], status: int = 200
-    ) -> Answer:
+    async def page(self, request: WebRequest, template: str, values: Mapping[str, object], status: int = 200) -> Answer:
         """Render a template and return the page.
 
         Args:
@@ -126,7 +123,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _root(request: BaseRequest, slashes: int) -> str:
+def _root(request: WebRequest, slashes: int) -> str:
     """Return the relative URL from a request's path to the status page."""
     path = request.raw_path.partition("?")[0]
     if "://" in path:  # absolute form, RFC 9112 section 3.2.2

@@ -102,6 +102,29 @@ def test_decoder_result_does_not_depend_on_how_the_block_is_cut(data: bytes, pla
     assert outcome(cut(data, places)) == outcome([data])
 
 
+@given(blocks=st.lists(FIELDS, min_size=1, max_size=3), last=FIELDS)
+def test_copy_of_a_decoder_goes_on_with_the_same_table(blocks: list[list[Field]], last: list[Field]) -> None:
+    encoder, decoder = hpack.Encoder(), Decoder(LIMIT)
+    for fields in blocks:
+        decode(decoder, encoder.encode(fields))
+    data = encoder.encode(last)
+    assert decode(decoder.copy(), data) == last
+    assert decode(decoder, data) == last  # a copy does not change the original
+
+
+def test_copy_of_a_decoder_has_the_limits_and_the_table_size_of_the_original() -> None:
+    decoder = Decoder(100)
+    decode(decoder, b"\x20\x40\x01a\x01b")  # a table of 0 bytes, which keeps no field; then a field of 34
+    copy = decoder.copy()
+    assert decode(copy, b"\x40\x01a\x01b") == [(b"a", b"b")]
+    for one in (copy, decoder.copy(), decoder):
+        with pytest.raises(Violation):
+            decode(one, b"\xbe")
+    with pytest.raises(Violation) as failed:
+        decode(decoder.copy(), b"\x00\x01a\x01b" * 3)
+    assert failed.value.reason is Reason.HTTP_HEADERS_TOO_LARGE
+
+
 def test_decoder_evicts_old_entries_from_the_dynamic_table() -> None:
     decoder = Decoder(LIMIT)
     large = b"\x40\x01a" + integer(2000, 7) + b"x" * 2000

@@ -22,6 +22,7 @@ from probe_exporter.protocols.http.http1 import (
     check_headers,
     check_method,
     chunk,
+    header_lines,
     request_head,
 )
 from tests.cost import costs_at_most, dearest_call_costs_at_most
@@ -524,12 +525,46 @@ def test_reader_result_does_not_depend_on_how_the_response_is_cut(data: bytes, p
         assert read(cut(whole, *(place for place in places if place < len(whole)))) == read([whole])
 
 
+LINES = (
+    *(b"Server: nginx", b"server:x", b"X-A:  two words  ", b"X-A:", b": nameless", b"nothing", b"X A : 1", b" folded"),
+    *(b"\tfolded", b"X-A: \xc3\xa9", b"X-A: \xe9", b"\xc3\xa9: 1", b"X-A: a\tb", b"X-A: a\0", b"X-A: a\rb", b"\r", b""),
+    *(b"Content-Length: 2", b"Content-Length: 02", b"content-length:2", b"Content-Length: x", b"X-A: a\nX-B: b"),
+    *(b"Transfer-Encoding: chunked", b"Connection: close", b"X-A:1: 2", b"X-A: a\x7f", b"HTTP/1.1 200 OK"),
+)
+
+
+@given(
+    first=st.sampled_from([b"200 OK", b"100", b"200 \0", b"200  ", b"20"]),
+    lines=st.lists(st.sampled_from(LINES), max_size=6),
+    end=st.sampled_from(["\r\n", "\n"]),
+)
+def test_head_in_one_piece_is_read_as_in_two(first: bytes, lines: list[bytes], end: str) -> None:
+    """The usual head, in one piece, is parsed by a function of its own."""
+    whole = end.encode().join([b"HTTP/1.1 " + first, *lines, b"", b"ok"])
+    readers = [Http1ResponseReader("GET"), Http1ResponseReader("GET")]
+    assert read_pieces(readers[0], [whole], MORE, end=False) == read_pieces(readers[1], cut(whole, 9), MORE, end=False)
+    assert readers[0].headers == readers[1].headers
+    assert [readers[0].get_all(name.lower()) for name, _ in readers[0].headers] == [
+        readers[1].get_all(name.lower()) for name, _ in readers[1].headers
+    ]
+
+
+@pytest.mark.parametrize("line", [b"X-%d: 1", b"Server: %d"])
+def test_head_in_one_piece_may_have_any_number_of_lines(line: bytes) -> None:
+    """The function for the usual head refuses a long one."""
+    for number in (1, 63, 64, 65, 400):
+        lines = [line % place for place in range(number)]
+        reader = Http1ResponseReader("GET")
+        reader.feed(head(*lines))
+        assert [f"{name}: {value}".encode() for name, value in reader.headers] == lines
+
+
 # --- requests ----------------------------------------------------------------------------------------------
 
 
 def test_request_head_keeps_the_order_of_headers() -> None:
     headers = [("Host", "a:80"), ("X-B", "1"), ("X-A", ""), ("X-B", "\N{LATIN SMALL LETTER E WITH ACUTE}\udce9")]
-    assert request_head("GET", "/a?b", headers) == (
+    assert request_head("GET", "/a?b", header_lines(headers)) == (
         b"GET /a?b HTTP/1.1\r\nHost: a:80\r\nX-B: 1\r\nX-A: \r\nX-B: \xc3\xa9\xe9\r\n\r\n"
     )
 

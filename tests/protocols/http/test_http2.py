@@ -367,6 +367,36 @@ def test_headers_keep_their_order_and_exclude_pseudo_headers() -> None:
     assert reader.get(":status") is None
 
 
+TEXTS = st.sampled_from(["", "a", "text/html", "a\x01", "\N{SNOWMAN}", "x" * 300, "y" * 1000])
+NAMES = st.sampled_from(["x-a", "x-b", "date", "content-type", "X-A", ":status", "x" * 100])
+BLOCKS = st.lists(st.lists(st.tuples(NAMES, TEXTS), max_size=4), min_size=1, max_size=4)
+
+
+@given(blocks=BLOCKS, whole=st.lists(st.booleans(), min_size=4, max_size=4))
+def test_blocks_in_one_frame_decode_as_those_in_several(blocks: list[list[tuple[str, str]]], whole: list[bool]) -> None:
+    """The fields of the first blocks are remembered: for all connections, and with the table of the decoder."""
+    encoder = hpack.Encoder()
+    statuses = ["103"] * (len(blocks) - 2) + ["200"]
+    encoded = [
+        encoder.encode([*([(":status", status)] if status else []), *fields])
+        for status, fields in zip([*statuses, ""], blocks, strict=False)
+    ]
+
+    def outcome(sizes: list[int]) -> list[object]:
+        reader = SteppedReader("GET")
+        frames = [raw_headers(block, size=size) for block, size in zip(encoded, sizes, strict=False)]
+        try:
+            for data in (BEGUN, *frames[:-1], raw_headers(encoded[-1], end=len(blocks) > 1, size=sizes[-1])):
+                reader.feed(data)
+                reader.take_body()
+        except ProbeFailed as failed:
+            return [failed.reason, failed.message]
+        return [reader.status, reader.headers, reader.trailers, reader.complete]
+
+    assert outcome([10_000 if one else 7 for one in whole]) == outcome([7] * 4)
+    assert outcome([10_000] * 4) == outcome([7] * 4)
+
+
 def test_trailers_are_separate_from_headers() -> None:
     reader = ResponseReader("GET")
     reader.feed(BEGUN + OK_HEAD + data(b"ok", end=False) + headers(("x-t", "1"), end=True))

@@ -10,7 +10,6 @@ import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from aioquic.asyncio.protocol import QuicConnectionProtocol
@@ -32,6 +31,7 @@ from probe_exporter.protocols.http.url import parse
 from probe_exporter.runner import Result
 from probe_exporter.tls.quic import quic_context
 from probe_exporter.tls.settings import TLSSettings
+from tests.descriptors import open_descriptors
 from tests.targets import Answer, End, Pause, Pki, Repeat, Site
 from tests.targets.http3 import Quic, close, data, frame, head, on_control, redirect, reply, reset, said, stop
 
@@ -321,7 +321,7 @@ async def test_server_errors_are_not_logged(pki: Pki, caplog: pytest.LogCaptureF
 async def test_probe_leaves_no_tasks_or_sockets_behind(pki: Pki) -> None:
     """The probe may succeed, fail, time out or be cancelled."""
     await probe(pki)  # load modules and fill caches
-    tasks, descriptors = asyncio.all_tasks(), list(Path("/proc/self/fd").iterdir())
+    tasks, descriptors = asyncio.all_tasks(), open_descriptors()
     for answer in (OK, said(reset()), said(end=End.HOLD)):
         await probe(pki, answer, timeout=6)
     for behaviour in (Quic(stateless=()), Quic("expired"), Quic(refuses=True)):
@@ -333,7 +333,7 @@ async def test_probe_leaves_no_tasks_or_sockets_behind(pki: Pki) -> None:
         await waiting
     await asyncio.sleep(1)  # until all is closed
     assert asyncio.all_tasks() == tasks
-    assert len(list(Path("/proc/self/fd").iterdir())) == len(descriptors)
+    assert not open_descriptors() - descriptors
 
 
 async def test_failed_verification_is_told_to_the_server_without_our_certificate(pki: Pki) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http.http1 import Http1ResponseReader
-from probe_exporter.protocols.http.upgrade import check_upgrade, make_key, upgrade_request
+from probe_exporter.protocols.http.upgrade import after_plain_upgrade, check_upgrade, make_key, upgrade_request
 from probe_exporter.protocols.http.url import parse
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -76,7 +76,8 @@ def test_upgrade_key_is_sixteen_random_bytes() -> None:
 def test_upgrade_request_to_the_byte() -> None:
     given = [("Origin", "http://a"), ("X", "1"), ("x", "2"), ("user-agent", "me"), ("host", "b.test")]
     request = upgrade_request(parse("http://a.test:81/chat?x=1"), KEY, given, "Bearer t")
-    assert request.head().decode().split("\r\n") == [
+    assert request.host == "b.test"
+    assert request.head.decode().split("\r\n") == [
         "GET /chat?x=1 HTTP/1.1",
         "Host: b.test",
         "Upgrade: websocket",
@@ -98,3 +99,50 @@ def test_upgrade_header_that_can_not_be_sent_fails(name: str) -> None:
     with pytest.raises(ProbeFailed) as failed:
         upgrade_request(parse("http://a.test/"), KEY, [(name, "x")], "")
     assert failed.value.reason is Reason.SETTINGS_UNUSABLE
+
+
+PLAIN = [
+    "HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Accept: {ANSWER}",
+]  # fmt: skip
+UNUSUAL = {
+    "another version": ["HTTP/1.0 101 x", *PLAIN[1:]],
+    "another status": ["HTTP/1.1 200 OK", *PLAIN[1:]],
+    "a body": [*PLAIN, "Content-Length: x"],
+    "a coding": [*PLAIN, "Transfer-Encoding: x"],
+    "a folded line": [*PLAIN, "X: a", " b"],
+    "a header twice": [*PLAIN, "Upgrade: websocket"],
+    "no header": PLAIN[:1],
+    "no answer": PLAIN[:3],
+    "a wrong answer": [*PLAIN[:3], f"Sec-WebSocket-Accept: {ANSWER.lower()}"],
+    "an answer twice": [*PLAIN, f"sec-websocket-accept: {ANSWER}"],
+    "several options": [*PLAIN[:2], "Connection: keep-alive, Upgrade", PLAIN[3]],
+    "another protocol": [PLAIN[0], "Upgrade: h2c", *PLAIN[2:]],
+    "a space before the colon": [*PLAIN, "X : a"],
+    "a control character": [*PLAIN, "X: \x01"],
+    "bytes beyond ASCII": [*PLAIN, "X: \xe9"],
+    "a long value": [*PLAIN, f"X: {'x' * 2000}"],
+    "many headers": [*PLAIN, *[f"X{number}: x" for number in range(30)]],
+}
+
+
+@pytest.mark.parametrize("name", ["Upgrade", "UPGRADE", "upgrade"])
+@pytest.mark.parametrize("rest", [b"", b"\x81\x01x", b"\r\n\r\n"])
+def test_plain_upgrade_is_recognised_with_the_bytes_after_it(name: str, rest: bytes) -> None:
+    lines = [PLAIN[0], f"{name}: WebSocket", *PLAIN[2:], "Server: a test/1.0", "X-2: "]
+    data = "\r\n".join([*lines, "\r\n"]).encode() + rest
+    assert after_plain_upgrade(data, KEY) == rest
+    reader = Http1ResponseReader("GET")
+    reader.feed(data)
+    check_upgrade(reader, KEY)
+    assert reader.take_body() == rest
+
+
+@pytest.mark.parametrize("lines", UNUSUAL.values(), ids=UNUSUAL)
+def test_unusual_upgrade_is_left_to_the_reader_of_all_responses(lines: list[str]) -> None:
+    assert after_plain_upgrade("\r\n".join([*lines, "\r\n"]).encode(), KEY) is None
+
+
+def test_plain_upgrade_is_recognised_in_one_piece_only() -> None:
+    data = "\r\n".join([*PLAIN, "\r\n"]).encode()
+    assert [after_plain_upgrade(data[:size], KEY) for size in range(len(data))] == [None] * len(data)
+    assert after_plain_upgrade(data, make_key()) is None

@@ -8,10 +8,17 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
+from websockets.protocol import SERVER, Protocol
 
 from probe_exporter.prober.failure import Reason
+from probe_exporter.protocols.http.pieces import Pieces
 from probe_exporter.protocols.http.websocket import MAX_MESSAGE_BYTES, TURN_FRAMES, Conversation
 from tests.targets.websocket import BINARY, CONTINUATION, PING, close, frame
+
+
+def whole(message: bytes | Pieces) -> bytes:
+    return message if isinstance(message, bytes) else asyncio.run(message.joined())
 
 
 def messages(conversation: Conversation, *pieces: bytes) -> list[bytes]:
@@ -21,7 +28,7 @@ def messages(conversation: Conversation, *pieces: bytes) -> list[bytes]:
         conversation.feed(piece)
         while (message := conversation.next()) is not None or not conversation.needs_data:
             if message is not None:
-                found.append(asyncio.run(message.joined()))
+                found.append(whole(message))
     return found
 
 
@@ -67,7 +74,7 @@ def test_messages_before_a_failure_are_returned_first() -> None:
     for expected in (b"one", b"two"):
         message = conversation.next()
         assert message is not None
-        assert asyncio.run(message.joined()) == expected
+        assert whole(message) == expected
     assert conversation.next() is None
     assert conversation.failure is not None
     assert conversation.failure.fields == {"code": 1001, "close_reason": ""}
@@ -86,11 +93,12 @@ def test_connection_end_without_close_frame_fails_differently() -> None:
 def test_message_size_limit_counts_all_fragments() -> None:
     """The limit applies to all fragments together; an announced length is enough to fail."""
     half = b"x" * (MAX_MESSAGE_BYTES // 2)
-    whole, larger, announced = Conversation(), Conversation(), Conversation()
-    assert messages(whole, frame(half, fin=False), frame(half, CONTINUATION)) == [half + half]
+    largest, larger, announced, at_once = Conversation(), Conversation(), Conversation(), Conversation()
+    assert messages(largest, frame(half, fin=False), frame(half, CONTINUATION)) == [half + half]
     assert messages(larger, frame(half, fin=False), frame(half + b"x", CONTINUATION)) == []
     assert messages(announced, frame(b"", size=MAX_MESSAGE_BYTES + 1)) == []
-    for conversation in (larger, announced):
+    assert messages(at_once, frame(half + half + b"x")) == []
+    for conversation in (larger, announced, at_once):
         assert conversation.failure is not None
         assert conversation.failure.reason is Reason.WEBSOCKET_MESSAGE_TOO_LARGE
 
@@ -123,3 +131,39 @@ def test_frames_are_masked_with_a_new_key_each_time() -> None:
         sent.add(conversation.outgoing())
     assert len(sent) == 10
     assert all(data[1] & 0x80 and b"the same" not in data for data in sent)
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536, 100_000])
+def test_messages_are_written_and_read_as_the_library_does(size: int) -> None:
+    """Before the library is made, and after an event that needs it: a ping."""
+    payload = bytes(range(256)) * 400
+    before, after = Conversation(), Conversation()
+    messages(after, frame(b"", PING))
+    after.outgoing()
+    for conversation in (before, after):
+        server = Protocol(SERVER, max_size=None)
+        conversation.say(payload[:size])
+        conversation.send(payload[:size])
+        conversation.close()
+        server.receive_data(conversation.outgoing())
+        assert [
+            (one.opcode, one.fin, bytes(one.data)) for one in server.events_received() if isinstance(one, Frame)
+        ] == [
+            (Opcode.TEXT, True, payload[:size]),
+            (Opcode.BINARY, True, payload[:size]),
+            (Opcode.CLOSE, True, b"\x03\xe8"),
+        ]
+        conversation.say(b"too late")
+        conversation.close()
+        assert conversation.outgoing() == b""
+        assert messages(conversation, frame(payload[:size], BINARY)) == [payload[:size]]
+
+
+def test_masked_frame_of_a_server_is_an_error_whether_it_is_the_first_or_not() -> None:
+    """A server must not mask its frames (RFC 6455, 5.1)."""
+    masked = bytes((0x81, 0x85)) + bytes(4) + b"hello"
+    for before in (b"", frame(b"one"), frame(b"", PING)):
+        conversation = Conversation()
+        assert messages(conversation, before + masked) == ([b"one"] if before == frame(b"one") else [])
+        assert conversation.failure is not None
+        assert conversation.failure.reason is Reason.WEBSOCKET_PROTOCOL_ERROR

@@ -17,8 +17,8 @@ from probe_exporter.exposition.encoding import encode
 from probe_exporter.probers.http import HttpSettings
 from probe_exporter.probers.http import prober as http
 from probe_exporter.protocols.pki import renewal
-from probe_exporter.protocols.pki.lists import lists
 from probe_exporter.protocols.pki.responders import answers
+from probe_exporter.protocols.pki.revocation_lists import lists
 from probe_exporter.runner import run
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 from tests.modules.library import PROBERS

@@ -41,7 +41,7 @@ def test_name_server_that_refuses_has_a_fix() -> None:
         (found,) = services.name_servers(ResolvConf(("127.0.0.1",), timeout=60), server.port)
     assert found.verdict == "fail"
     assert found.message.endswith(f"127.0.0.1:{server.port} answered REFUSED")
-    assert found.fix == "echo 'nameserver ADDRESS' > /etc/resolv.conf (ADDRESS: a server that answers)"
+    assert found.fix == "in /etc/resolv.conf, name a server that answers: nameserver ADDRESS"
 
 
 def test_silent_name_server_is_removed_if_another_one_answers() -> None:

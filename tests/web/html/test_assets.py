@@ -6,23 +6,23 @@ import re
 from pathlib import Path
 
 import pytest
-from aiohttp.test_utils import make_mocked_request
 
 from probe_exporter.web.html import assets
 from probe_exporter.web.html.rendering import TEMPLATES
+from probe_exporter.web.request import WebRequest
 
 FILES = sorted([*TEMPLATES.iterdir(), *assets.FOLDER.iterdir()])
 
 
 @pytest.mark.parametrize("name", assets.TYPES)
 async def test_static_file_is_cached_until_it_changes(name: str) -> None:
-    answer = await assets.handler(name)(make_mocked_request("GET", "/"), "")
+    answer = await assets.handler(name)(WebRequest("GET", "/", {}), "")
     assert answer.body == (assets.FOLDER / name).read_bytes()
     fields = answer._fields
     assert "immutable" in fields["Cache-Control"]
-    again = await assets.handler(name)(make_mocked_request("GET", "/", headers={"If-None-Match": fields["ETag"]}), "")
+    again = await assets.handler(name)(WebRequest("GET", "/", {"If-None-Match": fields["ETag"]}), "")
     assert again.status == 304
-    other = await assets.handler(name)(make_mocked_request("GET", "/", headers={"If-None-Match": '"other"'}), "")
+    other = await assets.handler(name)(WebRequest("GET", "/", {"If-None-Match": '"other"'}), "")
     assert other.status == 200
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gzip
 
 import pytest
-from aiohttp.test_utils import make_mocked_request
 from jinja2 import UndefinedError
 
 from probe_exporter.web.html.rendering import Renderer, age, iso, link, moment
+from probe_exporter.web.request import WebRequest
 from tests.cost import short_turns
 
 HOSTILE = "<script>alert('x')</script>\"&\udcff\u202e"
@@ -17,7 +17,7 @@ HOSTILE = "<script>alert('x')</script>\"&\udcff\u202e"
 async def render(path: str = "/config", prefix: str = "/", **values: object) -> str:
     """Render the page of an error, which has a text of a client in it."""
     given = {"code": 400, "phrase": "Bad Request", "line": "a line", **values}
-    answer = await Renderer(prefix).page(make_mocked_request("GET", path), "error.html", given, 400)
+    answer = await Renderer(prefix).page(WebRequest("GET", path, {}), "error.html", given, 400)
     assert answer.status == 400
     return answer.body.decode()
 
@@ -50,9 +50,7 @@ async def test_values_are_escaped() -> None:
 
 
 async def test_page_forbids_inline_code_and_other_hosts() -> None:
-    answer = await Renderer("/").page(
-        make_mocked_request("GET", "/"), "error.html", {"code": 1, "phrase": "", "line": ""}
-    )
+    answer = await Renderer("/").page(WebRequest("GET", "/", {}), "error.html", {"code": 1, "phrase": "", "line": ""})
     policy = answer._fields["Content-Security-Policy"]
     assert "unsafe" not in policy
     assert policy.startswith("default-src 'none'; style-src 'self'; script-src 'self';")
@@ -60,13 +58,13 @@ async def test_page_forbids_inline_code_and_other_hosts() -> None:
 
 async def test_misspelt_name_in_a_template_is_an_error() -> None:
     with pytest.raises(UndefinedError):
-        await Renderer("/").page(make_mocked_request("GET", "/"), "error.html", {"code": 1, "phrase": ""})
+        await Renderer("/").page(WebRequest("GET", "/", {}), "error.html", {"code": 1, "phrase": ""})
 
 
 async def test_first_page_and_a_large_page_do_not_block_the_event_loop() -> None:
     renderer, given = Renderer("/"), {"code": 400, "phrase": "Bad Request", "line": "<" * (8 << 20)}
     with short_turns():
-        answer = await renderer.page(make_mocked_request("GET", "/"), "error.html", given)
+        answer = await renderer.page(WebRequest("GET", "/", {}), "error.html", given)
     assert len(answer.body) > 32 << 20
 
 
@@ -93,7 +91,7 @@ def test_link_leaves_out_empty_parameters_and_encodes_others() -> None:
 
 async def test_page_is_compressed_for_a_client_that_accepts_gzip() -> None:
     values = {"code": 400, "phrase": "Bad Request", "line": HOSTILE}
-    request = make_mocked_request("GET", "/", headers={"Accept-Encoding": "gzip, deflate, br"})
+    request = WebRequest("GET", "/", {"Accept-Encoding": "gzip, deflate, br"})
     answer = await Renderer("/").page(request, "error.html", values)
     assert answer._fields["Content-Encoding"] == "gzip"
     assert b"&lt;script&gt;" in gzip.decompress(answer.body)

@@ -23,7 +23,7 @@ from probe_exporter.prober.run import Probe
 from probe_exporter.probers.http import HttpSettings
 from probe_exporter.probers.http import prober as http
 from probe_exporter.probers.tcp import TcpSettings, prober
-from probe_exporter.protocols.pki import responders, status
+from probe_exporter.protocols.pki import ocsp_check, responders
 from probe_exporter.protocols.pki.responders import answers
 from probe_exporter.runner import Result, run
 from probe_exporter.tls import ocsp
@@ -79,7 +79,7 @@ async def probe_stapling(authority: Authority, response: bytes, **keys: Any) -> 
 
 
 def statuses(result: Result) -> set[tuple[str, ...]]:
-    return set(result.probe.samples.labelled.get(status.STATUS, {}))
+    return set(result.probe.samples.labelled.get(ocsp_check.STATUS, {}))
 
 
 def value(result: Result, metric: Any, *labels: str) -> float | None:
@@ -92,10 +92,10 @@ async def test_stapled_response_is_verified_and_shown(tmp_path: Path) -> None:
     result = await probe_stapling(authority, authority.status(authority.issue()))
     assert result.failure is None
     assert statuses(result) == {("stapled", "good")}
-    assert value(result, status.STAPLED) == 1
-    assert value(result, status.MUST_STAPLE) == 0
-    assert value(result, status.THIS_UPDATE, "stapled") == pytest.approx(result.started - 86400, abs=3600)
-    assert value(result, status.NEXT_UPDATE, "stapled") == pytest.approx(result.started + 86400, abs=3600)
+    assert value(result, ocsp_check.STAPLED) == 1
+    assert value(result, ocsp_check.MUST_STAPLE) == 0
+    assert value(result, ocsp_check.THIS_UPDATE, "stapled") == pytest.approx(result.started - 86400, abs=3600)
+    assert value(result, ocsp_check.NEXT_UPDATE, "stapled") == pytest.approx(result.started + 86400, abs=3600)
 
 
 @pytest.mark.parametrize("version", ["TLS12", "TLS13"])
@@ -133,7 +133,7 @@ async def test_response_stapled_by_nginx(
     module = Module("m", http, settings, 0.0, Place("test.yml", 1))
     result = await run(module, f"https://127.0.0.1:{nginx_stapling.ports[kind]}/", GENEROUS_SECONDS)
     assert statuses(result) == ({("stapled", shown)} if shown else set())
-    assert (value(result, status.STAPLED), value(result, status.MUST_STAPLE)) == (stapled, must_staple)
+    assert (value(result, ocsp_check.STAPLED), value(result, ocsp_check.MUST_STAPLE)) == (stapled, must_staple)
     assert (result.failure and result.failure.reason) == (Reason.CERTIFICATE_REVOKED if kind == "revoked" else None)
 
 
@@ -214,7 +214,7 @@ async def test_must_staple_with_and_without_a_response_is_visible(tmp_path: Path
     leaf = authority.issue(extensions=[x509.TLSFeature([x509.TLSFeatureType.status_request])])
     result = await probe_stapling(authority, authority.status(leaf) if stapled else b"")
     assert result.failure is None
-    assert (value(result, status.MUST_STAPLE), value(result, status.STAPLED)) == (1, 1 if stapled else 0)
+    assert (value(result, ocsp_check.MUST_STAPLE), value(result, ocsp_check.STAPLED)) == (1, 1 if stapled else 0)
     assert statuses(result) == ({("stapled", "good")} if stapled else set())
 
 
@@ -239,7 +239,7 @@ async def test_responder_is_asked_only_on_demand(tmp_path: Path) -> None:
             assert authority.requests == []
             asked = await run(a_module(authority, ocsp="request"), f"127.0.0.1:{port}", GENEROUS_SECONDS)
     assert statuses(silent) == set()
-    assert value(silent, status.STAPLED) == 0
+    assert value(silent, ocsp_check.STAPLED) == 0
     assert authority.requests == ["/ocsp"]
     assert statuses(asked) == {("responder", "revoked")}
     shown: list[Any] = [one.data(str) for result in (silent, asked) for one in result.probe.evidence]
@@ -294,8 +294,8 @@ async def test_finished_probe_does_not_keep_the_handshake(tmp_path: Path, asked:
 
 def of_chain(result: Result) -> dict[str, tuple[float | None, float | None, str]]:
     """Return what is known by the position in the chain: available, revoked, path of the responder."""
-    available = result.probe.samples.labelled.get(status.AVAILABLE, {})
-    revoked = result.probe.samples.labelled.get(status.REVOKED, {})
+    available = result.probe.samples.labelled.get(ocsp_check.AVAILABLE, {})
+    revoked = result.probe.samples.labelled.get(ocsp_check.REVOKED, {})
     return {labels[5]: (available[labels], revoked[labels], labels[6][-5:]) for labels in available}
 
 
@@ -318,7 +318,7 @@ async def test_responder_of_each_certificate_of_the_chain_is_asked(tmp_path: Pat
     assert "intermediate" in result.failure.message
     assert authority.requests == ["/leaf", "/root"]
     assert of_chain(again) == of_chain(result)
-    assert again.probe.samples.get(status.FETCH_TIME) == 0 < result.probe.samples.get(status.FETCH_TIME)
+    assert again.probe.samples.get(ocsp_check.FETCH_TIME) == 0 < result.probe.samples.get(ocsp_check.FETCH_TIME)
 
 
 async def test_stapled_response_stands_for_the_responder_of_the_leaf_alone(tmp_path: Path) -> None:
@@ -417,7 +417,7 @@ async def test_silent_responder_does_not_fail_the_probe(tmp_path: Path) -> None:
             result = await run(a_module(authority, ocsp="request"), f"127.0.0.1:{port}", GENEROUS_SECONDS)
     assert result.failure is None
     assert of_chain(result)["0"] == (0, 0, "/slow")
-    assert result.probe.samples.get(status.FETCH_TIME) > 0
+    assert result.probe.samples.get(ocsp_check.FETCH_TIME) > 0
 
 
 async def test_redirect_to_a_denied_host_is_not_followed(tmp_path: Path) -> None:
@@ -459,7 +459,7 @@ async def test_response_is_stapled_over_quic(tmp_path: Path, *, revoked: bool) -
     response = authority.status(authority.issue(), revoked=revoked)
     result = await probe_over_quic(authority, stapled_extension(response), ocsp="stapled", fail_if_revoked=True)
     assert statuses(result) == {("stapled", "revoked" if revoked else "good")}
-    assert value(result, status.STAPLED) == 1
+    assert value(result, ocsp_check.STAPLED) == 1
     assert (result.failure and result.failure.reason) == (Reason.CERTIFICATE_REVOKED if revoked else None)
 
 
@@ -468,7 +468,7 @@ async def test_missing_response_is_visible_over_quic(tmp_path: Path) -> None:
     authority.issue()
     result = await probe_over_quic(authority, b"", ocsp="stapled")
     assert result.failure is None
-    assert value(result, status.STAPLED) == 0
+    assert value(result, ocsp_check.STAPLED) == 0
 
 
 async def test_no_status_is_requested_over_quic_without_the_key(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from probe_exporter.telemetry.collector import MAX_BUSY, MAX_GROWTH, MAX_WAIT_SECONDS, MIN_PENDING, Collector
+from probe_exporter.telemetry.garbage_collection import MAX_BUSY, MAX_GROWTH, MAX_WAIT_SECONDS, MIN_PENDING, Collector
 
 
 class SimulatedCollector:

@@ -68,7 +68,7 @@ STAPLED_METRICS = (STAPLED, MUST_STAPLE, STATUS, THIS_UPDATE, NEXT_UPDATE)
 METRICS = (*STAPLED_METRICS, AVAILABLE, REVOKED, CHAIN_NEXT_UPDATE, FETCH_TIME)
 
 
-class StatusCheck(ChainCheck):
+class OcspCheck(ChainCheck):
     """The check of one chain by OCSP."""
 
     async def run(self, chain: Sequence[Certificate], stapled: bytes | None, *, request: bool) -> list[Certificate]:

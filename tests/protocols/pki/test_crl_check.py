@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
+from probe_exporter.history.debug_page import debug_page
+from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.network.settings import NetworkSettings
 from probe_exporter.prober.failure import Reason
 from probe_exporter.probers.http import HttpSettings
@@ -20,10 +23,9 @@ from probe_exporter.probers.http import prober as http_prober
 from probe_exporter.probers.tcp import TcpSettings, prober
 from probe_exporter.probers.websocket import WebsocketSettings
 from probe_exporter.protocols.http.settings import HttpClientSettings
-from probe_exporter.protocols.pki import lists as listing
-from probe_exporter.protocols.pki import revocation
+from probe_exporter.protocols.pki import crl_check, revocation_lists
 from probe_exporter.protocols.pki.fetching import DIRECT, client_of, fetch
-from probe_exporter.protocols.pki.lists import lists
+from probe_exporter.protocols.pki.revocation_lists import lists
 from probe_exporter.runner import Result, run
 from tests.cost import short_turns
 from tests.targets import Site
@@ -56,7 +58,7 @@ async def probe(authority: Authority, timeout: float = GENEROUS_SECONDS, **keys:
 def of_leaf(result: Result) -> dict[str, object]:
     """Return what is known of the peer's own certificate: by metric, and its ``crl_url``."""
     found: dict[str, object] = {}
-    for metric in (revocation.AVAILABLE, revocation.REVOKED, revocation.STALE, revocation.NEXT_UPDATE):
+    for metric in (crl_check.AVAILABLE, crl_check.REVOKED, crl_check.STALE, crl_check.NEXT_UPDATE):
         for labels, value in result.probe.samples.labelled.get(metric, {}).items():
             if labels[5] == "0":
                 found[metric.name.removeprefix("probe_ssl_crl_")] = value
@@ -83,7 +85,7 @@ async def test_certificate_that_is_on_no_list_is_good(tmp_path: Path, encoding: 
     shown = of_leaf(result)
     assert shown.pop("next_update_timestamp_seconds") == pytest.approx(result.started + 86400, abs=60)
     assert shown == {"available": 1, "revoked": 0, "stale": 0, "url": authority.url("/list")}
-    labels = next(iter(result.probe.samples.labelled[revocation.AVAILABLE]))
+    labels = next(iter(result.probe.samples.labelled[crl_check.AVAILABLE]))
     assert labels[1:4] == ("CN=leaf", "CN=root", "localhost")
     assert int(labels[4], 16) == leaf.serial_number
 
@@ -93,9 +95,9 @@ async def test_root_is_its_own_issuer_and_has_no_list(tmp_path: Path) -> None:
         authority.issue(authority.url("/list"))
         authority.pages["/list"] = authority.crl()
         result = await probe(authority)
-    root = [labels for labels in result.probe.samples.labelled[revocation.AVAILABLE] if labels[5] == "1"]
+    root = [labels for labels in result.probe.samples.labelled[crl_check.AVAILABLE] if labels[5] == "1"]
     assert [(labels[1], labels[6]) for labels in root] == [("CN=root", "")]
-    assert result.probe.samples.labelled[revocation.AVAILABLE][root[0]] == 0
+    assert result.probe.samples.labelled[crl_check.AVAILABLE][root[0]] == 0
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -142,6 +144,11 @@ async def test_stale_list_is_used_and_said_to_be_stale(tmp_path: Path) -> None:
         assert of_leaf(result) | {"next_update_timestamp_seconds": 0, "url": ""} == {
             "available": 1, "revoked": 0, "stale": 1, "next_update_timestamp_seconds": 0, "url": "",
         }  # fmt: skip
+        assert faults(result) == {("CN=leaf", "stale_crl")}
+        page = debug_page(result, ProbeLog(logging.DEBUG, "logfmt"))
+        [line] = [line for line in page.splitlines() if "The revocation list is past its next update" in line]
+        assert "level=WARN" in line
+        assert f"url={authority.url('/list')} next_update=" in line
         await probe(authority)
     assert authority.requests == ["/list"] * 2, "a stale list is not kept"
 
@@ -172,7 +179,7 @@ def _bad_pages(authority: Authority) -> dict[str, Any]:
         "no list": b"<html>not found</html>",
         "empty": b"",
         "a delta": authority.crl(extensions=[base]),
-        "too large": b"\0" * (listing.MAX_LIST_BYTES + 1),
+        "too large": b"\0" * (revocation_lists.MAX_LIST_BYTES + 1),
     }
 
 
@@ -197,13 +204,13 @@ async def test_large_list_is_read_in_a_helper_process(tmp_path: Path) -> None:
     async with Authority(tmp_path) as authority:
         leaf = authority.issue(authority.url("/list"))
         authority.pages["/list"] = large = authority.crl(*range(1 << 70, (1 << 70) + 30000), leaf.serial_number)
-        assert len(large) > listing.MAX_INLINE_BYTES
+        assert len(large) > revocation_lists.MAX_INLINE_BYTES
         with short_turns():
             result = await probe(authority)
     assert of_leaf(result)["revoked"] == 1
 
 
-@pytest.mark.parametrize("size", [listing.MAX_INLINE_BYTES, listing.MAX_LIST_BYTES])
+@pytest.mark.parametrize("size", [revocation_lists.MAX_INLINE_BYTES, revocation_lists.MAX_LIST_BYTES])
 async def test_junk_of_any_size_is_fetched_in_short_turns(tmp_path: Path, size: int) -> None:
     async with Authority(tmp_path) as authority:
         authority.issue(authority.url("/list"))
@@ -222,7 +229,7 @@ async def test_slow_list_does_not_fail_the_probe(tmp_path: Path) -> None:
         authority.pages["/slow"] = None
         result = await probe(authority)
     assert of_leaf(result) == GONE | {"url": authority.url("/slow")}
-    assert result.probe.samples.get(revocation.FETCH_TIME) > 0
+    assert result.probe.samples.get(crl_check.FETCH_TIME) > 0
     assert result.failure is None
 
 
@@ -258,7 +265,7 @@ async def test_kept_list_is_fetched_once_for_many_probes(tmp_path: Path) -> None
             later = await run(module, f"127.0.0.1:{port}", GENEROUS_SECONDS)
     assert authority.requests == ["/list"]
     assert [of_leaf(one)["available"] for one in [*together, later]] == [1] * 9
-    assert later.probe.samples.get(revocation.FETCH_TIME) == 0
+    assert later.probe.samples.get(crl_check.FETCH_TIME) == 0
 
 
 async def test_cancelled_probe_does_not_end_the_request_of_another(tmp_path: Path) -> None:

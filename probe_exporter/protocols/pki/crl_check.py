@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from probe_exporter.prober.deadline import Late
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.run import Probe
+from probe_exporter.protocols.http.settings import HttpClientSettings
 from probe_exporter.protocols.pki.chain_check import ChainCheck
-from probe_exporter.protocols.pki.lists import fetch_list, lists
+from probe_exporter.protocols.pki.revocation_lists import fetch_list, lists
 from probe_exporter.tls import crl
 from probe_exporter.tls.certificates import Certificate
 
@@ -44,8 +47,16 @@ FETCH_TIME = Metric(
 METRICS = (AVAILABLE, REVOKED, STALE, NEXT_UPDATE, FETCH_TIME)
 
 
-class RevocationCheck(ChainCheck):
-    """The check of one chain by revocation lists."""
+class CrlCheck(ChainCheck):
+    """The check of one chain by revocation lists.
+
+    Attributes:
+        stale: certificates whose list is past its next update, once `run` has returned.
+    """
+
+    def __init__(self, probe: Probe, client: HttpClientSettings, until: float) -> None:
+        super().__init__(probe, client, until)
+        self.stale: list[Certificate] = []
 
     async def run(self, chain: Sequence[Certificate]) -> list[Certificate]:
         """Set the metrics of a chain; return its revoked certificates.
@@ -62,13 +73,29 @@ class RevocationCheck(ChainCheck):
         url, found = await self._find(certificate, issuer)
         labels = (*certificate.labels, str(position), url)
         revoked = found is not None and found.has(certificate.x509.serial_number)
-        stale = found is not None and found.is_stale(time.time())
+        stale = found is not None and self._is_stale(certificate, url, found)
         self._probe.set(AVAILABLE, 0 if found is None else 1, *labels)
         self._probe.set(REVOKED, 1 if revoked else 0, *labels)
         self._probe.set(STALE, 1 if stale else 0, *labels)
         if found is not None and found.next_update is not None:
             self._probe.set(NEXT_UPDATE, found.next_update, *labels)
         return revoked
+
+    def _is_stale(self, certificate: Certificate, url: str, found: crl.RevocationList) -> bool:
+        """Return whether a certificate's list is past its next update; if so, log it and remember the certificate."""
+        if found.next_update is None or not found.is_stale(time.time()):
+            return False
+        due = f"{datetime.fromtimestamp(found.next_update, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        subject = _name(certificate)
+        self._probe.log(
+            "The revocation list is past its next update",
+            level=logging.WARNING,
+            url=url,
+            next_update=due,
+            subject=subject,
+        )
+        self.stale.append(certificate)
+        return True
 
     async def _find(self, certificate: Certificate, issuer: Certificate) -> tuple[str, crl.RevocationList | None]:
         """Return the URL of the list used, or else of the last one tried, and the list."""

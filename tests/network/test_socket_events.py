@@ -1,0 +1,131 @@
+"""Tests of sockets watched by one epoll, on both event loops: which functions are called, and for how many sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+import uvloop
+
+from probe_exporter.network.socket_events import MAX_TURN_SOCKETS, socket_events
+from tests.conftest import NewLoop
+from tests.waiting import until
+
+pytestmark = pytest.mark.usefixtures("new_loop")
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def new_loop(request: pytest.FixtureRequest) -> NewLoop:
+    made: NewLoop = request.param
+    return made
+
+
+@pytest.fixture
+def sockets() -> Iterator[ExitStack]:
+    with ExitStack() as opened:
+        yield opened
+
+
+def pair(sockets: ExitStack) -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets for datagrams, which do not block."""
+    ours, peers = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    return sockets.enter_context(ours), sockets.enter_context(peers)
+
+
+async def test_socket_events_call_the_function_of_a_readable_socket_until_it_is_read(sockets: ExitStack) -> None:
+    (ours, peer), (silent, _) = pair(sockets), pair(sockets)
+    events, calls = socket_events(asyncio.get_running_loop()), 0
+
+    def call() -> None:
+        nonlocal calls
+        calls += 1
+        if calls >= 3:
+            ours.recv(10)
+
+    events.watch(ours, call)
+    events.watch(silent, lambda: pytest.fail("this socket has no event"))
+    peer.send(b"once")
+    await until(lambda: calls == 3)
+    peer.send(b"twice")
+    await until(lambda: calls == 4)
+    events.close(ours)
+    events.close(silent)
+
+
+async def test_socket_events_ignore_a_socket_that_another_function_has_closed(sockets: ExitStack) -> None:
+    (one, first), (other, second) = pair(sockets), pair(sockets)
+    events, called = socket_events(asyncio.get_running_loop()), []
+
+    def close_both() -> None:
+        called.append("one of them")
+        events.close(one)
+        events.close(other)
+
+    events.watch(one, close_both)
+    events.watch(other, close_both)
+    first.send(b"now")
+    second.send(b"now")
+    await until(lambda: called)
+    await asyncio.sleep(0.01)
+    assert called == ["one of them"]
+
+
+async def test_socket_events_call_for_room_only_while_that_is_wanted(sockets: ExitStack) -> None:
+    ours, _ = pair(sockets)
+    events, calls = socket_events(asyncio.get_running_loop()), 0
+
+    def call() -> None:
+        nonlocal calls
+        calls += 1
+        events.watch_for_room(ours, False)
+
+    events.watch(ours, call)
+    await asyncio.sleep(0.01)
+    assert calls == 0
+    events.watch_for_room(ours, True)
+    await until(lambda: calls == 1)
+    await asyncio.sleep(0.01)
+    assert calls == 1
+    events.close(ours)
+
+
+async def test_socket_events_serve_a_limited_number_of_sockets_in_a_turn(sockets: ExitStack) -> None:
+    """All have events at the same time. A turn begins with the first call after the loop has run something else."""
+    number = MAX_TURN_SOCKETS + 10
+    events, turns, in_turn = socket_events(loop := asyncio.get_running_loop()), [0], False
+    pairs = [pair(sockets) for _ in range(number)]
+
+    def end_turn() -> None:
+        nonlocal in_turn
+        in_turn = False
+
+    def read(sock: socket.socket) -> None:
+        nonlocal in_turn
+        if not in_turn:
+            in_turn = True
+            turns.append(0)
+            loop.call_soon(end_turn)
+        sock.recv(10)
+        turns[-1] += 1
+
+    for ours, peer in pairs:
+        events.watch(ours, lambda ours=ours: read(ours))  # type: ignore[misc]  # mypy can't infer such a lambda
+        peer.send(b"event")
+    await until(lambda: sum(turns) == number)
+    assert max(turns) <= MAX_TURN_SOCKETS
+    for ours, _ in pairs:
+        events.close(ours)
+
+
+async def test_socket_events_are_those_of_the_running_loop() -> None:
+    events = socket_events(asyncio.get_running_loop())
+    assert socket_events(asyncio.get_running_loop()) is events
+
+    async def others() -> bool:
+        return socket_events(asyncio.get_running_loop()) is events
+
+    assert not await asyncio.to_thread(lambda: asyncio.run(others()))
+    assert socket_events(asyncio.get_running_loop()) is events
