@@ -305,7 +305,7 @@ class MemoryHistory:
 
 # --- sizes of results --------------------------------------------------------------------------------------
 
-_RESULT = 1200  # a Result, its Probe, Samples and their tables, without the parts counted below
+_RESULT = 2000  # a Result, its Probe with two lines, Samples and their tables, without the parts counted below
 _EVENT = 330  # an Event, its fields' table, its time
 _RUN = 500  # a Run and its texts, without those counted below
 _SPAN = 160  # a tuple with two numbers

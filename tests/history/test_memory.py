@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 import timeit
 import tracemalloc
@@ -148,6 +149,23 @@ def test_runs_count() -> None:
     assert runs - estimated_size(result) > 10 * 1000
     phases = (("connect", 0.0, 1.0, "a" * 100, False),) * 5
     assert estimated_size(result._replace(runs=(run._replace(spans=phases),) * 10)) - runs > 50 * 100
+
+
+@given(st.lists(st.text(max_size=30)), st.integers(1, 1000))
+def test_texts_have_the_size_that_python_says(texts: list[str], times: int) -> None:
+    """Short and long ones, of ASCII and of any other characters."""
+    texts = [text * times for text in texts]
+    assert memory._size_of_texts(texts) == sum(map(sys.getsizeof, texts))
+
+
+def test_containers_in_the_log_count_with_what_they_hold() -> None:
+    results = [finished("x") for _ in range(4)]
+    for result, value in zip(
+        results, (None, ["a" * 1000] * 20, [b"a" * 1000, "b" * 20_000], {"k": [["a" * 20_000]]}), strict=True
+    ):
+        result.probe.log("Something", value=value)
+    plain, *others = map(estimated_size, results)
+    assert all(20_000 < other - plain < 23_000 for other in others)
 
 
 class Model(NamedTuple):

@@ -237,9 +237,12 @@ class _Channel:
             try:
                 length, ancillary, _, sender = self.sock.recvmsg_into([self._view], _ANCILLARY_SPACE)
             except OSError as error:
+                # Not only if it is the error of a request: the kernel queues those of packets that are too large for
+                # an interface without a report here, and the socket counts as readable until they are read.
+                if not self._raw:
+                    self._receive_errors()
                 if self._raw or isinstance(error, BlockingIOError):
                     return
-                self._receive_errors()  # the kernel reports that there is one, and has the details in the queue
                 continue
             answered = self._received(self._view[:length].tobytes(), ancillary, sender[0].partition("%")[0])
             left -= length

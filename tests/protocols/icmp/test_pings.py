@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import select
 import socket
 from contextlib import closing
 
 import pytest
 
+from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.icmp.messages import request
-from probe_exporter.protocols.icmp.pings import MAX_TURN_BYTES, MAX_TURN_MESSAGES, _Channel
+from probe_exporter.protocols.icmp.pings import (
+    _IP_RECVERR,
+    MAX_TURN_BYTES,
+    MAX_TURN_MESSAGES,
+    _Channel,
+    _Waiter,
+)
 
 
 @pytest.mark.parametrize("payload", [b"", b"x" * 8192])
@@ -27,6 +36,23 @@ def test_flood_of_replies_is_read_in_short_turns(payload: bytes, version: int) -
                 flooder.sendto(message, receiver.getsockname())
         _Channel(version, receiver).receive()
         assert _remaining(receiver) == 10
+
+
+def test_error_that_only_the_queue_has_is_read() -> None:
+    """The event loop calls `receive` again and again while the queue has one. UDP stands in for ICMP."""
+    with asyncio.Runner() as runner, closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender:
+        sender.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+        sender.bind(("127.0.0.1", 0))
+        sender.setblocking(False)
+        channel = _Channel(4, sender)
+        waiter = _Waiter("127.0.0.1", b"x" * 65515, runner.get_loop().create_future())
+        with pytest.raises(ProbeFailed) as failed:
+            channel.send(1, waiter, ("127.0.0.1", 9), [])
+        assert failed.value.reason is Reason.ICMP_PACKET_TOO_BIG
+        channel.receive()
+        events = select.poll()
+        events.register(sender, select.POLLIN)
+        assert events.poll(0) == []
 
 
 def _remaining(receiver: socket.socket) -> int:
