@@ -341,3 +341,50 @@ async def test_add_costs_little_cpu_time() -> None:
         return min(timeit.repeat(work, timer=time.process_time, number=40, repeat=5))
 
     expect_cheaper(cost(lambda: history.add(result)), 30 * cost(lambda: plain.append(result)), "40 additions")
+
+
+async def test_recreated_history_has_equal_results_in_the_same_order() -> None:
+    history = a_history()
+    for number in range(3 * memory.RECREATED_IN_A_TURN):
+        result = finished(f"target-{number}", failed=number % 3 == 0, label=f"label-{number}")
+        history.add(result)
+    before = await history.select(Query())
+    documents = [await history.get(entry.id) for entry in before]
+    originals = await history.recreate()
+    assert await history.select(Query()) == before
+    assert [await history.get(entry.id) for entry in before] == documents
+    assert isinstance(originals, list)
+    kept = {id(item.result.probe) for item in history._recent}
+    assert not kept & {id(item.result.probe) for item in originals}
+
+
+async def test_history_keeps_results_that_are_added_while_it_is_recreated() -> None:
+    history = a_history(limit=50)
+    for number in range(50):
+        history.add(finished(f"before-{number}"))
+    recreating = asyncio.ensure_future(history.recreate())
+    await asyncio.sleep(0)
+    history.add(finished("meanwhile"))
+    await history.select(Query())
+    await recreating
+    targets = [entry.target for entry in await history.select(Query(limit=50))]
+    assert targets == ["meanwhile", *[f"before-{number}" for number in reversed(range(1, 50))]]
+
+
+async def test_recreated_results_share_modules_and_metrics() -> None:
+    history = a_history()
+    history.add(finished("target", failed=True, label="value"))
+    await history.recreate()
+    [item] = history._recent
+    result = item.result
+    assert result.module is MODULES["one"]
+    assert list(result.probe.samples.labelled) == [INFO]
+    assert result.probe.set.__self__ is result.probe.samples  # type: ignore[attr-defined]
+    assert result.failure is not None
+    assert (result.failure.reason, result.failure.message, str(result.failure)) == (Reason.TARGET_INVALID, "no", "no")
+
+
+async def test_large_results_are_not_recreated() -> None:
+    history = a_history()
+    history.add(finished("large", label="x" * memory.MAX_RECREATED_BYTES))
+    assert await history.recreate() == []
