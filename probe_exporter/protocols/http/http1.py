@@ -203,7 +203,7 @@ class Http1ResponseReader(IncomingResponse):
         if not 0 < end < MAX_USUAL_HEAD_BYTES or data[:5] != b"HTTP/":
             return 0
         first, _, block = data[:end].partition(b"\r\n")
-        parsed = _usual_fields(block)
+        parsed = None if b"\n" in first else _usual_fields(block)  # a line that ends with LF alone ends the first one
         if parsed is None:
             return 0
         version, status = _read_status(first)

@@ -60,6 +60,10 @@ def chunks(body: bytes, *lines: bytes) -> bytes:
 TOLERATED = {
     "plain": (status(b"HTTP/1.1 200 OK"), ok()),
     "bare LF": (b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", ok()),
+    "bare LF, and a body that has lines with CRLF": (
+        b"HTTP/1.1 200 OK\nContent-Length: 16\n\nok\r\nName: text\r\n\r\n",
+        ok(length=16, body=b"ok\r\nName: text\r\n"),
+    ),
     "LF and CRLF mixed": (b"HTTP/1.1 200 OK\r\nX-A: b\nContent-Length: 2\n\r\nok", ok()),
     "HTTP/1.0": (status(b"HTTP/1.0 200 OK"), ok(version="1.0")),
     "HTTP/1.2": (status(b"HTTP/1.2 200 OK"), ok(version="1.2")),
