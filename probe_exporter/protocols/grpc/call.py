@@ -285,7 +285,7 @@ def call_fields(scheme: str, authority: str, path: str, metadata: Iterable[Field
 
 @cache
 def _exchange() -> type[Http2Exchange]:
-    """Import the class once: to find an imported module again takes a hundredth of a call."""
+    """Import the class once: to find an imported module again takes one percent of a probe."""
     from probe_exporter.protocols.http.http2_exchange import Http2Exchange  # noqa: PLC0415  # few exporters need it
 
     return Http2Exchange

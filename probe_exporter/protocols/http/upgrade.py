@@ -95,7 +95,7 @@ def after_plain_upgrade(data: bytes, key: str) -> bytes | None:
     """Return what follows a response that upgrades and has nothing unusual in it.
 
     Return None for any other beginning of a response: `Http1ResponseReader` and `check_upgrade` judge it. They take
-    seven times as long, since they know all of HTTP.
+    twice as long, since they know all of HTTP.
     """
     head, end, rest = data.partition(b"\r\n\r\n")
     if not end or len(head) > _MAX_PLAIN_BYTES or not head.startswith(_SWITCHING):

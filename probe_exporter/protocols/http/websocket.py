@@ -6,7 +6,7 @@ The model:
   frames. It would copy the payload of a data frame several times, so it gets each data frame without its payload, which
   is gathered here.
 * A message in one frame that has arrived completely changes nothing in the library's state, and most conversations
-  consist of such messages. They are read and written without the library, which takes fifty times as long. It is made
+  consist of such messages. They are read and written without the library, which takes several times as long. It is made
   when anything else arrives: a control frame, a fragment, a part of a frame, the end of the connection.
 * A text message is accepted even if it is not UTF-8, as Go's client does: a probe that succeeds there must not fail
   here.
