@@ -181,16 +181,17 @@ async def watched() -> AsyncIterator[TurnObserver]:
     watching = TurnObserver()
     resident = _memory("VmRSS")
     beating = asyncio.create_task(watching.run())
-    collecting = asyncio.create_task(Collector(lambda: MAX_BUSY + 1).watch())
+    collector = Collector(lambda: MAX_BUSY + 1)
+    collecting = asyncio.create_task(collector.watch())
     await asyncio.sleep(0.005)
     try:
-        yield watching
-        for _ in range(3):
-            await asyncio.sleep(0.002)  # the turn in which the block ended counts, too
+        with collector.instead_of_python():
+            yield watching
+            for _ in range(3):
+                await asyncio.sleep(0.002)  # the turn in which the block ended counts, too
     finally:
         beating.cancel()
         collecting.cancel()
-        await asyncio.gather(collecting, return_exceptions=True)  # it restores the thresholds
     watching.growth = max(0, _memory("VmHWM") - resident)
     if watching.turn > MAX_TURN_SECONDS or watching.hold > MAX_HOLD_SECONDS:
         watching.speed = max(1.0, _speed())
