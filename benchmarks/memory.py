@@ -207,6 +207,7 @@ def hang(directory: Path) -> list[Verdict]:
 async def _hang(exporter: Server, module: str, port: int) -> tuple[Size, Size, Size]:
     """Start probes that hang until their timeout; return the memory before, meanwhile and after."""
     pid = exporter.process.pid
+    await exporter.get("/metrics")  # what this needs is at rest, too
     first = await exporter.probe(module, f"127.0.0.1:{port}", {"X-Prometheus-Scrape-Timeout-Seconds": "1"})
     assert "\nprobe_success 0\n" in first.text
     await asyncio.sleep(SETTLING_SECONDS)

@@ -26,6 +26,8 @@ CACHES = {
     "probe_exporter/network/resolv_conf.py": {"_read_resolv_conf": ONE, "_read_sources": ONE},
     "probe_exporter/plugins/inventory.py": {"_AROUND": "no cache: the type of one"},
     "probe_exporter/probers/grpc.py": {"_proxies": ONE},
+    "probe_exporter/probers/websocket.py": {"_conversation": ONE},
+    "probe_exporter/protocols/grpc/call.py": {"_exchange": ONE},
     "probe_exporter/protocols/http/checks.py": {"_parse_date": SHORT},
     "probe_exporter/protocols/http/cookies.py": {"_suffixes": ONE},
     "probe_exporter/protocols/http/header_block.py": {"_decode_short": SHORT},

@@ -61,7 +61,6 @@ USES = {
     "probe_exporter/protocols/http/proxy.py": {"_SCHEME": OURS},
     "probe_exporter/protocols/http/settings.py": {"_URL": OURS, "_CONTROL": FIXED, "_LINE_END": FIXED},
     "probe_exporter/protocols/http/tokens.py": {"_TOKEN": RUN},
-    "probe_exporter/protocols/http/upgrade.py": {"_PLAIN_HEAD": APART},
     "probe_exporter/protocols/http/url.py": {
         "_SCHEME": FIXED, "_PARTS": APART, "_CONTROL": FIXED, "_BAD_ESCAPE": FIXED, "_USER": APART, "_ZONE": APART,
         "_HOST": RUN,

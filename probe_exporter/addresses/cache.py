@@ -10,7 +10,7 @@ arguments of 64 KiB take hundreds of megabytes. How it works:
 * An exception is not cached: a bad argument is examined again each time, and takes no memory.
 * A result that takes more than a sixteenth of the limit is not cached, so that it can't push out all others.
 * `forget_all` empties every cache. Entries that were made during a burst of probes lie between the probes' own objects;
-  Python gives memory back in blocks of 1 MiB, and one entry keeps its block.
+  Python gives memory back in arenas of 1 MiB, and one entry keeps its arena.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ MAX_USUAL_BYTES = 4096
 _SLOT_BYTES = 104
 """An entry of a dict, with its share of the free room in the table."""
 
+
+_NOTHING: dict[Any, Any] = {}
+"""The old generation of all empty caches: nothing changes an old generation. A new object would outlive a burst."""
 
 _caches: list[Cache[Any, Any]] = []
 """Those that `remembered` has made: one for each decorated function."""
@@ -90,7 +93,7 @@ class Cache(dict[K, V]):
         self._max_bytes = max_bytes
         self._max_entry_bytes = max_entry_bytes or max_bytes // LARGEST_SHARE
         self.bytes = 0
-        self.old: dict[K, V] = {}
+        self.old: dict[K, V] = _NOTHING
 
     def __missing__(self, key: K) -> V:
         """Compute a value, or take it from the old generation, and remember it."""
@@ -110,7 +113,7 @@ class Cache(dict[K, V]):
     def forget(self) -> None:
         """Drop all entries."""
         self.clear()
-        self.old = {}
+        self.old = _NOTHING
         self.bytes = 0
 
 

@@ -112,6 +112,10 @@ class FileHistory:
         if self._queue.add(result):
             self._hand_over_soon()
 
+    async def recreate(self) -> object:
+        """Return nothing, as the results are in the file."""
+        return ()
+
     def _hand_over_soon(self) -> None:
         if not self._due:
             self._due = True

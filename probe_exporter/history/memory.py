@@ -19,7 +19,12 @@ from typing import NamedTuple, Protocol
 
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.history.record import HistoryDocument, HistoryEntry, document, entry
+from probe_exporter.network.policy import RunNetwork
+from probe_exporter.prober.failure import ProbeFailed
+from probe_exporter.prober.metrics import Samples
+from probe_exporter.prober.run import Event, Probe
 from probe_exporter.runner import Result
+from probe_exporter.telemetry.compaction import recreate
 from probe_exporter.telemetry.masking import mask_urls
 
 MAX_BYTES = 64 << 20
@@ -35,6 +40,11 @@ LARGEST_SHARE = 16
 SETTLE_SECONDS = 0.1
 MAX_UNSETTLED_RESULTS = 256
 """The sizes of results are computed after so many seconds, or when so many results wait."""
+
+MAX_RECREATED = 1000
+MAX_RECREATED_BYTES = 16 << 10
+RECREATED_IN_A_TURN = 20
+"""The results that `recreate` copies: the newest of this number, unless they are larger; that many take 2 to 5 ms."""
 
 MAX_JOINED_CHARACTERS = 10_000
 """Characters of texts that are joined to find out whether all are ASCII."""
@@ -107,6 +117,9 @@ class History(Protocol):
             HistoryError: the history can't be read now.
         """
 
+    async def recreate(self) -> object:
+        """Create what a burst of probes left in memory anew, and return the old objects: see `telemetry.compaction`."""
+
     def close(self) -> None:
         """Store the results added so far; `add` must not be called after this."""
 
@@ -120,6 +133,9 @@ class SizedResult(NamedTuple):
     id: int
     result: Result
     bytes: int
+
+
+_COPIED = frozenset({SizedResult, Result, Probe, Samples, Event, ProbeFailed, RunNetwork})
 
 
 class BoundedQueue:
@@ -141,6 +157,17 @@ class BoundedQueue:
             self.bytes -= oldest.bytes
             removed.append(oldest)
         return removed
+
+    async def recreate(self) -> list[SizedResult]:
+        """Replace the newest results by copies, and return the originals: see `telemetry.compaction`."""
+        originals = [item for item in self.items if item.bytes <= MAX_RECREATED_BYTES][-MAX_RECREATED:]
+        copies: dict[int, SizedResult] = {}
+        for start in range(0, len(originals), RECREATED_IN_A_TURN):
+            copied = recreate(originals[start : start + RECREATED_IN_A_TURN], _COPIED)
+            copies.update((item.id, item) for item in copied)
+            await asyncio.sleep(0)
+        self.items = deque([copies.get(item.id, item) for item in self.items])
+        return originals
 
 
 class Recent:
@@ -219,6 +246,11 @@ class Recent:
         yield from reversed(self._newest.items)
         yield from reversed(self._failures.items)
 
+    async def recreate(self) -> list[SizedResult]:
+        """Replace results that a burst of probes left by copies, and return the originals."""
+        self.settle()
+        return [*await self._newest.recreate(), *await self._failures.recreate()]
+
     def take(self) -> list[Result]:
         """Remove and return all results, oldest first."""
         self.settle()
@@ -264,13 +296,16 @@ class MemoryHistory:
             self._thread, lambda: (entry(id, result), document(result, self._log))
         )
 
+    async def recreate(self) -> object:
+        return await self._recent.recreate()
+
     def close(self) -> None:
         self._thread.shutdown()
 
 
 # --- sizes of results --------------------------------------------------------------------------------------
 
-_RESULT = 1200  # a Result, its Probe, Samples and their tables, without the parts counted below
+_RESULT = 2000  # a Result, its Probe with two lines, Samples and their tables, without the parts counted below
 _EVENT = 330  # an Event, its fields' table, its time
 _RUN = 500  # a Run and its texts, without those counted below
 _SPAN = 160  # a tuple with two numbers

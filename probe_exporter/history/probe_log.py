@@ -33,6 +33,9 @@ class ProbeLog:
 
     def write(self, result: Result) -> None:
         """Write a finished probe's lines to stderr; most probes have none."""
+        if self.level <= logging.DEBUG:  # the level of the lines that every probe has
+            log_output.write(self.text(result))
+            return
         for line in result.probe.lines:
             if line[1] >= self.level:
                 log_output.write(self.text(result))

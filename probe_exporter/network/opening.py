@@ -310,7 +310,7 @@ async def dial_udp(probe: Probe, address: str, port: int, *, source: str = "") -
 
 
 def _udp_socket(address: str, port: int, local: str, interface: str) -> socket.SocketType:
-    # The class below `socket.socket`, which takes twice as long to make and to close.
+    # The class below `socket.socket`, which takes three times as long to make and to close.
     sock = socket.SocketType(_family(address), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         if interface:

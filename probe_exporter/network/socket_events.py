@@ -55,7 +55,7 @@ class SocketEvents:
 
 _of_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, SocketEvents] = weakref.WeakKeyDictionary()
 _last: tuple[Callable[[], asyncio.AbstractEventLoop | None], SocketEvents | None] = (lambda: None, None)
-"""The loop that was used last, as a weak reference: a process has one, and this takes a tenth of a look-up."""
+"""The loop that was used last, as a weak reference: a process has one, and this is quicker than a look-up."""
 
 
 def socket_events(loop: asyncio.AbstractEventLoop) -> SocketEvents:

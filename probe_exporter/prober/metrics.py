@@ -150,8 +150,8 @@ def _as_float(value: float) -> float:
 class Samples:
     """The values of one run: created with the run, discarded after the response.
 
-    Code of this package that runs in every probe may write to `plain` itself. `set` takes ten times as long, because it
-    checks what the author of a prober gives.
+    Code of this package that runs in every probe may write to `plain` and `series` itself. `set` takes ten times as
+    long, because it checks what the author of a prober gives.
 
     Attributes:
         plain: the values of metrics without labels.

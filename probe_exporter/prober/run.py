@@ -176,6 +176,7 @@ class Probe:
     __slots__ = (
         "_clock",
         "add",
+        "begun",
         "current_phase",
         "deadline",
         "evidence",
@@ -190,6 +191,7 @@ class Probe:
         "set",
         "spans",
         "started",
+        "succeeded",
         "target",
     )
 
@@ -215,7 +217,9 @@ class Probe:
         self.add = samples.add
         self.observe = samples.observe
         # For the report of the probe, and not for probers:
-        self.lines: list[Line] = []  # `events` has the same by name
+        self.lines: list[Line] = []  # the log, but for the two that follow; `events` has all by name
+        self.begun: Line | None = None
+        self.succeeded: Line | None = None
         self.spans: list[Span] = []  # the phases that have ended
         self.evidence: list[Evidence] = []  # what peers sent to identify themselves
         self.requests_ocsp = False  # whether handshakes ask for a stapled OCSP response
@@ -234,7 +238,7 @@ class Probe:
     @property
     def events(self) -> list[Event]:
         """The log of this run."""
-        return [Event(*line) for line in self.lines]
+        return [Event(*line) for line in (self.begun, *self.lines, self.succeeded) if line is not None]
 
     @property
     def registry(self) -> CollectorRegistry:

@@ -107,6 +107,7 @@ SERVING_STATUS = Metric(
 
 _WITHOUT_CALL = {SSL: 0, STATUS_CODE: int(Status.UNAVAILABLE)}
 _WITHOUT_STATUS: LabelledSeries = {(SERVING_STATUS, (name,)): 0 for name in health.STATUSES}
+_CONNECT, _TLS, _CALL = ((PARTS, (part,)) for part in ("connect", "tls", "call"))
 _RESOLVE, _CHECK = (DURATION, ("resolve",)), (DURATION, ("check",))
 
 
@@ -219,9 +220,9 @@ def _plain(host: str) -> str:
 async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes) -> bytes:
     """Make the call over a new connection. The durations of a second attempt add to those of the first."""
     connection = await _connect(probe, place)
-    probe.add(PARTS, whole_nanoseconds(connection.connect_seconds), "connect")
+    _add(probe, _CONNECT, connection.connect_seconds)
     if connection.handshake is not None:
-        probe.add(PARTS, whole_nanoseconds(connection.tls_seconds), "tls")
+        _add(probe, _TLS, connection.tls_seconds)
         metrics.report_handshake(probe, connection.handshake)
         if connection.handshake.protocol not in ALPN:
             connection.close()
@@ -231,7 +232,12 @@ async def _call(probe: Probe, place: _Place, fields: list[Field], message: bytes
     try:
         return await unary(connection, fields, message)
     finally:
-        probe.add(PARTS, whole_nanoseconds(time.perf_counter() - started), "call")
+        _add(probe, _CALL, time.perf_counter() - started)
+
+
+def _add(probe: Probe, part: tuple[Metric, tuple[str]], seconds: float) -> None:
+    series = probe.samples.series  # `add` would check what these are
+    series[part] = series.get(part, 0.0) + whole_nanoseconds(seconds)
 
 
 async def _connect(probe: Probe, place: _Place) -> Connection:

@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -163,30 +164,34 @@ class HttpSettings(CertificateSettings, HttpClientSettings, AddressSettings):
                 yield "valid_http_versions", f"{version} never matches; the names are {', '.join(VERSIONS)}"
 
     @cached_property
-    def has_cel(self) -> bool:
-        """Whether CEL expressions check the body as JSON."""
-        return bool(self.fail_if_body_json_matches_cel or self.fail_if_body_json_not_matches_cel)
-
-    @cached_property
-    def holds_body(self) -> bool:
-        """Whether the body is kept because values are searched in it."""
-        return need_body(self.metrics)
-
-    @cached_property
-    def reads_json(self) -> bool:
-        """Whether values are searched in the body as JSON."""
-        return need_json(self.metrics)
-
-    @cached_property
     def has_tls_config(self) -> bool:
         """Whether ``tls_config`` is set, so that its files are read even if TLS is not used."""
         return self.tls_config != TLSSettings()
 
     @cached_property
-    def leaves_names_to_proxy(self) -> bool:
-        """Whether the proxy resolves the target's name. HTTP/3 does not use proxies."""
+    def plan(self) -> Plan:
+        """What every probe of this module does."""
         proxied = "proxy_url" in self.model_fields_set or self.proxy_from_environment  # an empty URL counts too
-        return self.skip_resolve_phase_with_proxy and proxied and not self.enable_http3
+        return Plan(
+            http3=self.enable_http3,
+            leaves_names_to_proxy=self.skip_resolve_phase_with_proxy and proxied and not self.enable_http3,
+            has_tls_config=self.has_tls_config,
+            body_file=self.body_file,
+            template=self.template,
+            tokens=self.tokens,
+            valid_status_codes=self.valid_status_codes,
+            valid_http_versions=self.valid_http_versions,
+            checks_headers=bool(self.fail_if_header_matches or self.fail_if_header_not_matches),
+            checks_body=bool(self.fail_if_body_matches_regexp or self.fail_if_body_not_matches_regexp),
+            has_cel=bool(self.fail_if_body_json_matches_cel or self.fail_if_body_json_not_matches_cel),
+            reads_values=bool(self.metrics),
+            holds_body=need_body(self.metrics),
+            reads_json=need_json(self.metrics),
+            body_size_limit=self.body_size_limit,
+            coding=self.compression.lower(),
+            fail_if_ssl=self.fail_if_ssl,
+            fail_if_not_ssl=self.fail_if_not_ssl,
+        )
 
     @cached_property
     def template(self) -> RequestTemplate:
@@ -201,14 +206,48 @@ class HttpSettings(CertificateSettings, HttpClientSettings, AddressSettings):
         return None if self.oauth2 is None else TokenSource(self.oauth2)
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What every probe of a module does, computed once. To read an attribute of settings takes ten times as long.
+
+    Attributes:
+        leaves_names_to_proxy: the proxy resolves the target's name. HTTP/3 does not use proxies.
+        checks_headers, checks_body: regular expressions check them.
+        has_cel: CEL expressions check the body as JSON.
+        reads_values: values of the response become metrics.
+        holds_body: the body is kept because values are searched in it.
+        reads_json: values are searched in the body as JSON.
+        coding: the content coding that the response must have.
+    """
+
+    http3: bool
+    leaves_names_to_proxy: bool
+    has_tls_config: bool
+    body_file: str
+    template: RequestTemplate
+    tokens: TokenSource | None
+    valid_status_codes: tuple[int, ...]
+    valid_http_versions: tuple[str, ...]
+    checks_headers: bool
+    checks_body: bool
+    has_cel: bool
+    reads_values: bool
+    holds_body: bool
+    reads_json: bool
+    body_size_limit: int
+    coding: str
+    fail_if_ssl: bool
+    fail_if_not_ssl: bool
+
+
 def with_hostname(settings: HttpSettings, hostname: str) -> HttpSettings:
     """Return the settings with ``hostname`` as the Host header, and so as the server name for TLS.
 
     Raises:
         ValueError: the settings have another Host header.
     """
-    settings.tokens  # noqa: B018  # the copy shares the source and its token
-    return with_host_header(settings, hostname, made_of_it=("template",))
+    settings.plan  # noqa: B018  # the copy shares what was computed for it, above all the source of tokens
+    return with_host_header(settings, hostname, made_of_it=("template", "plan"))
 
 
 # --- metrics -----------------------------------------------------------------------------------------------
@@ -224,6 +263,9 @@ LAST_MODIFIED = Metric(
 )
 DURATION = Metric(
     "probe_http_duration_seconds", "Seconds of each phase, summed over all redirects.", ("phase",), series=5
+)
+_RESOLVE, _CONNECT, _TLS, _PROCESSING, _TRANSFER = (
+    (DURATION, (phase,)) for phase in ("resolve", "connect", "tls", "processing", "transfer")
 )
 FAILED_BY_CEL = Metric(
     "probe_failed_due_to_cel", "Whether the probe failed because of a CEL expression; absent if the module has none."
@@ -249,7 +291,8 @@ class _HttpProbe:
     def __init__(self, probe: Probe, settings: HttpSettings) -> None:
         self._probe = probe
         self._settings = settings
-        self._follower = RedirectFollower(probe, settings, settings, http3=settings.enable_http3)
+        self._plan = plan = settings.plan
+        self._follower = RedirectFollower(probe, settings, settings, http3=plan.http3)
         self._upload: BinaryIO | None = None
         self._resolved = False
         self._request_begun = False
@@ -262,33 +305,32 @@ class _HttpProbe:
 
     async def send_request(self) -> None:
         """Send the request, and follow redirects."""
-        settings = self._settings
+        plan = self._plan
         try:
             url = parse_target(self._probe.target)
         except ValueError as error:
             raise ProbeFailed(Reason.TARGET_INVALID, str(error)) from None
-        if settings.enable_http3 and not url.secure:
+        if plan.http3 and not url.secure:
             url = url.secured()
             self._probe.log("HTTP/3 needs https: using it instead of http", level=logging.INFO, url=str(url))
-        self._resolved = not settings.leaves_names_to_proxy
+        self._resolved = not plan.leaves_names_to_proxy
         addresses = [await self._follower.resolve(url)] if self._resolved else []
         # The settings are checked before anything is sent.
-        check_references(settings)
-        http1.check_method(settings.template.method)
-        if url.secure or settings.has_tls_config:
+        check_references(self._settings)
+        http1.check_method(plan.template.method)
+        if url.secure or plan.has_tls_config:
             await self._follower.prepare_tls()
-        if settings.body_file:
-            self._open_body_file()
+        if plan.body_file:
+            self._open_body_file(plan.body_file)
         self._request_begun = True
-        if settings.tokens is None:
-            await self._follower.fetch(settings.template, url, addresses, self._upload)
+        if plan.tokens is None:
+            await self._follower.fetch(plan.template, url, addresses, self._upload)
         else:
-            agent = dict(settings.template.headers).get("User-Agent", "")
-            fetch = partial(self._follower.fetch, settings.template, url, addresses, self._upload)
-            await settings.tokens.request_with_token(self._probe, agent, fetch)
+            agent = dict(plan.template.headers).get("User-Agent", "")
+            fetch = partial(self._follower.fetch, plan.template, url, addresses, self._upload)
+            await plan.tokens.request_with_token(self._probe, agent, fetch)
 
-    def _open_body_file(self) -> None:
-        path = self._settings.body_file
+    def _open_body_file(self, path: str) -> None:
         try:
             self._upload = Path(path).open("rb")  # noqa: SIM115  # `close` closes it
         except OSError as error:
@@ -299,36 +341,36 @@ class _HttpProbe:
 
     async def check_response(self) -> None:
         """Read the last response's body, and check the response against the module's settings."""
-        settings, exchange = self._settings, self._follower.last
+        plan, exchange = self._plan, self._follower.last
         assert exchange is not None
         with self._probe.phase("validation"):
             good = self._check_status(exchange.response)
-            if good and (settings.fail_if_header_matches or settings.fail_if_header_not_matches):
+            if good and plan.checks_headers:
                 good = await self._check_headers(exchange.response)
-        by_regexp = good and bool(settings.fail_if_body_matches_regexp or settings.fail_if_body_not_matches_regexp)
-        by_cel = good and settings.has_cel
+        by_regexp = good and plan.checks_body
+        by_cel = good and plan.has_cel
         # A body that can't be read fails the first check of the body, as in the original.
         self._failed_by_regexp = self._failed_by_regexp or by_regexp
         self._failed_by_cel = by_cel and not by_regexp
         self._transfer_seconds = time.perf_counter() - exchange.first_byte_at
-        hold = by_regexp or by_cel or settings.holds_body
+        hold = by_regexp or by_cel or plan.holds_body
         if not self._follower.refused or hold:
-            as_json = by_cel or settings.reads_json
+            as_json = by_cel or plan.reads_json
             read = await self._read_body(exchange, hold=hold, default_limit=DEFAULT_MAX_JSON_BYTES if as_json else 0)
             if read is not None and (by_regexp or by_cel):
                 with self._probe.phase("validation"):
                     await self._check_body(read, by_cel)
         with self._probe.phase("validation"):
             self._check_connection(exchange)
-        if settings.metrics:
+        if plan.reads_values:
             with self._probe.phase("values"):
                 text = b"" if self._body is None else await self._body.text()
                 await search.report(
-                    self._probe, settings.metrics, search.SearchedAnswer(exchange.response.get_all, text, text)
+                    self._probe, self._settings.metrics, search.SearchedAnswer(exchange.response.get_all, text, text)
                 )
 
     def _check_status(self, response: Response) -> bool:
-        valid = self._settings.valid_status_codes
+        valid = self._plan.valid_status_codes
         try:
             if self._follower.redirects > MAX_REDIRECTS and response.status not in valid:
                 raise ProbeFailed(Reason.HTTP_REDIRECT, f"there were more than {MAX_REDIRECTS} redirects")
@@ -351,8 +393,8 @@ class _HttpProbe:
 
     async def _read_body(self, exchange: Exchange, *, hold: bool, default_limit: int) -> Body | None:
         """Read the body to its end; return it if it is complete and valid."""
-        limit = self._settings.body_size_limit or default_limit
-        coding = self._settings.compression.lower() if exchange.response.has_body else ""
+        limit = self._plan.body_size_limit or default_limit
+        coding = self._plan.coding if exchange.response.has_body else ""
         with self._probe.phase("transfer"):
             try:
                 if coding not in CODINGS:
@@ -381,12 +423,12 @@ class _HttpProbe:
             self._probe.fail(failed)
 
     def _check_connection(self, exchange: Exchange) -> None:
-        settings, secure = self._settings, exchange.handshake is not None
+        plan, secure = self._plan, exchange.handshake is not None
         try:
-            checks.version(f"HTTP/{exchange.response.version}", settings.valid_http_versions)
-            if secure and settings.fail_if_ssl:
+            checks.version(f"HTTP/{exchange.response.version}", plan.valid_http_versions)
+            if secure and plan.fail_if_ssl:
                 raise ProbeFailed(Reason.TLS_FORBIDDEN, "the last response was received over TLS")
-            if not secure and settings.fail_if_not_ssl:
+            if not secure and plan.fail_if_not_ssl:
                 raise ProbeFailed(Reason.TLS_REQUIRED, "the last response was not received over TLS")
         except ProbeFailed as failed:
             self._probe.fail(failed)
@@ -412,7 +454,7 @@ class _HttpProbe:
         plain[REDIRECTS] = follower.redirects
         plain[SSL] = 1 if handshake else 0
         plain[FAILED_BY_REGEXP] = 1 if self._failed_by_regexp else 0
-        if self._settings.has_cel:
+        if self._plan.has_cel:
             plain[FAILED_BY_CEL] = 1 if self._failed_by_cel else 0
         modified = parse_date(response.get("last-modified") or "") if response else None
         if modified is not None:
@@ -423,15 +465,15 @@ class _HttpProbe:
             report_no_chain(probe, handshake)
 
     def _report_durations(self) -> None:
-        probe, follower = self._probe, self._follower
+        series, follower = self._probe.samples.series, self._follower
         # Whole nanoseconds: more digits are noise.
         if self._resolved or follower.hops > 1:
-            probe.set(DURATION, whole_nanoseconds(follower.resolve_seconds), "resolve")
+            series[_RESOLVE] = whole_nanoseconds(follower.resolve_seconds)
         if self._request_begun:
-            probe.set(DURATION, whole_nanoseconds(follower.connect_seconds), "connect")
-            probe.set(DURATION, whole_nanoseconds(follower.tls_seconds), "tls")
-            probe.set(DURATION, whole_nanoseconds(follower.processing_seconds), "processing")
-            probe.set(DURATION, whole_nanoseconds(self._transfer_seconds), "transfer")
+            series[_CONNECT] = whole_nanoseconds(follower.connect_seconds)
+            series[_TLS] = whole_nanoseconds(follower.tls_seconds)
+            series[_PROCESSING] = whole_nanoseconds(follower.processing_seconds)
+            series[_TRANSFER] = whole_nanoseconds(self._transfer_seconds)
 
 
 prober = Prober("http", HttpSettings, probe_http, with_hostname=with_hostname)

@@ -7,7 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -88,6 +88,12 @@ class WebsocketSettings(CertificateSettings, MessageSettings, SourceSettings):
         return config.model_copy(update={"authorization": None})
 
     @cached_property
+    def adds_headers(self) -> bool:
+        """Whether the settings have headers or credentials for the upgrade request."""
+        client = self.client
+        return bool(self.headers or client.http_headers or client.basic_auth or client.authorization)
+
+    @cached_property
     def has_tls_config(self) -> bool:
         """Whether ``tls_config`` has settings, whose files are then read even without TLS."""
         return self.client.tls_config != TLSSettings()
@@ -149,18 +155,24 @@ def _is_websocket(target: str) -> bool:
     return target[:2].lower() == "ws"
 
 
+@cache
+def _conversation() -> type[Conversation]:
+    """Import the class once: to find an imported module again takes one percent of a probe."""
+    from probe_exporter.protocols.http.websocket import Conversation  # noqa: PLC0415  # few exporters need it
+
+    return Conversation
+
+
 class _WebsocketProbe:
     """One probe, from its target to the last step; each phase is timed."""
 
     def __init__(self, probe: Probe, settings: WebsocketSettings, url: URL) -> None:
-        from probe_exporter.protocols.http.websocket import Conversation  # noqa: PLC0415  # few exporters need it
-
         self._probe = probe
         self._settings = settings
         self._client = settings.client
         self._url = url
         self._connection: Connection | None = None
-        self._conversation = Conversation()
+        self._conversation = _conversation()()
         self._upgraded = False
 
     def check_settings(self) -> None:
@@ -197,6 +209,8 @@ class _WebsocketProbe:
             raise ProbeFailed(Reason.TARGET_INVALID, "the target is an http URL: use ws:// or wss://")
         if self._url.user is not None:
             raise ProbeFailed(Reason.TARGET_INVALID, "a WebSocket URL can't have user and password: use http_config")
+        if not self._settings.adds_headers:
+            return upgrade_request(self._url, key, [], "")
         given = [*own_headers(self._client), *self._own_headers()]
         return upgrade_request(self._url, key, given, authorization(self._client))
 

@@ -49,6 +49,12 @@ class Regexp(Scalar):
             return _search_mended(self._compiled, data, mended)
         return _search(self._compiled, data)
 
+    def matches(self, data: bytes) -> bool:
+        """Return whether there is a match anywhere in `data`, as `search` finds it."""
+        mended = replace_invalid(data)
+        spans = self._compiled._regexp.Match(_ANYWHERE, mended, 0, len(mended))  # noqa: SLF001
+        return bool(spans[0][0] >= 0)
+
     def find_all(self, data: bytes) -> Iterator[Match]:
         """Yield all matches in `data`. Bytes that are not UTF-8 are U+FFFD in the matches, too."""
         found: Iterator[Match] = self._compiled.finditer(replace_invalid(data))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 CHECK_SECONDS = 1.0
 """Seconds between two looks at whether to collect."""
@@ -45,16 +46,21 @@ class Collector:
         self._last = clock()
         self._pending = 0
 
-    async def watch(self) -> None:
-        """Collect instead of Python until cancelled."""
+    @contextmanager
+    def instead_of_python(self) -> Iterator[None]:
+        """Keep Python from full collections within the block; `watch` runs them."""
         before = gc.get_threshold()
         gc.set_threshold(*before[:2], _NEVER)
         try:
-            while True:
-                await asyncio.sleep(CHECK_SECONDS)
-                self.collect_if_due()
+            yield
         finally:
             gc.set_threshold(*before)
+
+    async def watch(self) -> None:
+        """Collect whenever it is due, until cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            self.collect_if_due()
 
     def collect_if_due(self) -> None:
         """Collect if a collection is due and will be short, or is overdue."""

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from array import array
 from collections.abc import Callable
 
 TICK_SECONDS = 0.5
 
 WINDOW_SECONDS = 15.0
 """Seconds for which a late tick counts: about one scrape interval."""
+
+
+class Recent:
+    """The last numbers of a row, without an object for each, which would outlive a burst of probes."""
+
+    def __init__(self, length: int) -> None:
+        self._numbers: array[float] = array("d", bytes(8 * length))
+        self._next = 0
+
+    def append(self, number: float) -> None:
+        """Replace the oldest number."""
+        self._numbers[self._next] = number
+        self._next = (self._next + 1) % len(self._numbers)
+
+    def longest(self) -> float:
+        """Return the largest number."""
+        return max(self._numbers)
 
 
 class Lag:
@@ -22,7 +39,7 @@ class Lag:
             clock: a monotonic clock in seconds. Not the loop's own, which stands still while the loop is blocked.
         """
         self._clock = clock
-        self._recent = deque([0.0], maxlen=round(WINDOW_SECONDS / TICK_SECONDS))
+        self._recent = Recent(round(WINDOW_SECONDS / TICK_SECONDS))
         self._due = float("inf")
 
     async def watch(self) -> None:
@@ -34,7 +51,7 @@ class Lag:
 
     def worst(self) -> float:
         """Return the longest delay in seconds, of the recent ticks and of the one that is due."""
-        return max(self.overdue(), *self._recent)
+        return max(self.overdue(), self._recent.longest())
 
     def overdue(self) -> float:
         """Return the seconds since the next tick was due, 0 if it is not due yet; any thread may call this."""

@@ -55,7 +55,8 @@ def _read_all(stack: Any) -> tuple[Certificate, ...]:
 
 def _read(pointer: Any) -> Certificate:
     digest = ffi.new("unsigned char[32]")
-    lib.X509_digest(pointer, _SHA256, digest, ffi.NULL)
+    if not lib.X509_digest(pointer, _SHA256, digest, ffi.NULL):
+        raise ProbeFailed(Reason.CERTIFICATE_INVALID, "a certificate of the peer can't be read: it has no digest")
     fingerprint = ffi.buffer(digest)[:]
     known = certificates.memory.known.get(fingerprint)
     if known is None:

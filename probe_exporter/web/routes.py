@@ -94,6 +94,7 @@ class Web:
         self._configuration = configuration
         self.reloads = Reloads(configuration)
         self.telemetry = telemetry
+        self.history = history
         self._place = place
         self._renderer = Renderer(place.prefix)
         self._history_pages = HistoryPages(history, configuration, self._renderer)

@@ -16,8 +16,9 @@ from probe_exporter.config.current import REFUSALS
 from probe_exporter.flags import FILES_PER_PROBE, RESERVED_FILES
 from probe_exporter.runner import identify
 from probe_exporter.telemetry.garbage_collection import Collector
-from probe_exporter.telemetry.memory import Trimmer
+from probe_exporter.telemetry.memory import Trimmer, refill_loop
 from probe_exporter.telemetry.watchdog import Watchdog
+from probe_exporter.web import leftovers
 from probe_exporter.web.accepting import Acceptor
 from probe_exporter.web.access import AccessControl
 from probe_exporter.web.config_file import LiveWebConfig
@@ -82,10 +83,12 @@ async def serve(
 
 def _start_watching(web: Web, connections: Connections, background: Background, cleanup: AsyncExitStack) -> None:
     """Start what watches connections, the event loop and memory, until the cleanup."""
-    background.start(connections.watch())
-    background.start(web.telemetry.lag.watch())
-    background.start(Collector(lambda: len(web.probing.running) + connections.number).watch())
-    background.start(Trimmer(lambda: len(web.probing.running)).watch())
+    probes = web.probing.running
+    collector = Collector(lambda: len(probes) + connections.number)
+    cleanup.enter_context(collector.instead_of_python())
+    watches = Watches(background, [connections.watch, web.telemetry.lag.watch, collector.watch])
+    trimmer = Trimmer(lambda: len(probes), [web.history.recreate], [leftovers.renew, watches.restart])
+    background.start(trimmer.watch())
     watchdog = Watchdog(web.telemetry.lag, identify)
     watchdog.start()
     cleanup.callback(watchdog.stop)
@@ -107,16 +110,41 @@ class Background:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, work: Coroutine[None, None, None]) -> None:
+    def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Start a task."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def cancel(self) -> None:
         """Cancel all tasks."""
         for task in self._tasks:
             task.cancel()
+
+
+class Watches:
+    """Background tasks that sleep most of the time, and can be started anew at any moment."""
+
+    def __init__(self, background: Background, watches: Sequence[Callable[[], Coroutine[None, None, None]]]) -> None:
+        """Start the tasks."""
+        self._background = background
+        self._watches = watches
+        self._start()
+
+    def _start(self) -> None:
+        self._tasks = [self._background.start(watch()) for watch in self._watches]
+
+    async def restart(self) -> object:
+        """Start the tasks anew and cancel the old ones; return objects for `telemetry.memory.Trimmer`."""
+        old = self._tasks
+        self._start()
+        await asyncio.sleep(0)
+        kept = await refill_loop()  # so that the loop has no room for the timers of the old tasks
+        for task in old:
+            task.cancel()
+        await asyncio.wait(old)
+        return kept
 
 
 def raise_file_limit(probes: int) -> int:

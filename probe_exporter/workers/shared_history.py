@@ -39,6 +39,9 @@ class SharedHistory:
     def add(self, result: Result) -> None:
         self._own.add(result)
 
+    async def recreate(self) -> object:
+        return await self._own.recreate()
+
     def close(self) -> None:
         self._own.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 import timeit
 import tracemalloc
@@ -148,6 +149,23 @@ def test_runs_count() -> None:
     assert runs - estimated_size(result) > 10 * 1000
     phases = (("connect", 0.0, 1.0, "a" * 100, False),) * 5
     assert estimated_size(result._replace(runs=(run._replace(spans=phases),) * 10)) - runs > 50 * 100
+
+
+@given(st.lists(st.text(max_size=30)), st.integers(1, 1000))
+def test_texts_have_the_size_that_python_says(texts: list[str], times: int) -> None:
+    """Short and long ones, of ASCII and of any other characters."""
+    texts = [text * times for text in texts]
+    assert memory._size_of_texts(texts) == sum(map(sys.getsizeof, texts))
+
+
+def test_containers_in_the_log_count_with_what_they_hold() -> None:
+    results = [finished("x") for _ in range(4)]
+    for result, value in zip(
+        results, (None, ["a" * 1000] * 20, [b"a" * 1000, "b" * 20_000], {"k": [["a" * 20_000]]}), strict=True
+    ):
+        result.probe.log("Something", value=value)
+    plain, *others = map(estimated_size, results)
+    assert all(20_000 < other - plain < 23_000 for other in others)
 
 
 class Model(NamedTuple):
@@ -323,3 +341,50 @@ async def test_add_costs_little_cpu_time() -> None:
         return min(timeit.repeat(work, timer=time.process_time, number=40, repeat=5))
 
     expect_cheaper(cost(lambda: history.add(result)), 30 * cost(lambda: plain.append(result)), "40 additions")
+
+
+async def test_recreated_history_has_equal_results_in_the_same_order() -> None:
+    history = a_history()
+    for number in range(3 * memory.RECREATED_IN_A_TURN):
+        result = finished(f"target-{number}", failed=number % 3 == 0, label=f"label-{number}")
+        history.add(result)
+    before = await history.select(Query())
+    documents = [await history.get(entry.id) for entry in before]
+    originals = await history.recreate()
+    assert await history.select(Query()) == before
+    assert [await history.get(entry.id) for entry in before] == documents
+    assert isinstance(originals, list)
+    kept = {id(item.result.probe) for item in history._recent}
+    assert not kept & {id(item.result.probe) for item in originals}
+
+
+async def test_history_keeps_results_that_are_added_while_it_is_recreated() -> None:
+    history = a_history(limit=50)
+    for number in range(50):
+        history.add(finished(f"before-{number}"))
+    recreating = asyncio.ensure_future(history.recreate())
+    await asyncio.sleep(0)
+    history.add(finished("meanwhile"))
+    await history.select(Query())
+    await recreating
+    targets = [entry.target for entry in await history.select(Query(limit=50))]
+    assert targets == ["meanwhile", *[f"before-{number}" for number in reversed(range(1, 50))]]
+
+
+async def test_recreated_results_share_modules_and_metrics() -> None:
+    history = a_history()
+    history.add(finished("target", failed=True, label="value"))
+    await history.recreate()
+    [item] = history._recent
+    result = item.result
+    assert result.module is MODULES["one"]
+    assert list(result.probe.samples.labelled) == [INFO]
+    assert result.probe.set.__self__ is result.probe.samples  # type: ignore[attr-defined]
+    assert result.failure is not None
+    assert (result.failure.reason, result.failure.message, str(result.failure)) == (Reason.TARGET_INVALID, "no", "no")
+
+
+async def test_large_results_are_not_recreated() -> None:
+    history = a_history()
+    history.add(finished("large", label="x" * memory.MAX_RECREATED_BYTES))
+    assert await history.recreate() == []

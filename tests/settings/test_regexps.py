@@ -39,3 +39,9 @@ def test_each_invalid_byte_becomes_one_replacement_character(parts: list[bytes])
     escaped = data.decode("utf-8", "surrogateescape")
     expected = "".join("\ufffd" if 0xDC80 <= ord(char) <= 0xDCFF else char for char in escaped)
     assert replace_invalid(data) == expected.encode()
+
+
+@pytest.mark.parametrize("text", [*EXPRESSIONS, "\N{REPLACEMENT CHARACTER}"])
+@given(data=st.binary(max_size=4) | st.text("abé", max_size=8).map(str.encode))
+def test_matches_tells_whether_search_finds_a_match(text: str, data: bytes) -> None:
+    assert Regexp(text).matches(data) is (Regexp(text).search(data) is not None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 
 import pytest
@@ -72,12 +71,9 @@ def test_collection_that_is_due_waits_at_most_a_minute(watched: SimulatedCollect
     assert not watched.collects()
 
 
-async def test_python_starts_no_full_collections_meanwhile() -> None:
+def test_python_starts_no_full_collections_meanwhile() -> None:
     before = gc.get_threshold()
-    watching = asyncio.create_task(Collector(lambda: 0).watch())
-    await asyncio.sleep(0)
-    assert gc.get_threshold()[:2] == before[:2]
-    assert gc.get_threshold()[2] > 10**9
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
+    with Collector(lambda: 0).instead_of_python():
+        assert gc.get_threshold()[:2] == before[:2]
+        assert gc.get_threshold()[2] > 10**9
     assert gc.get_threshold() == before

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
 
 import pytest
 
 from probe_exporter.addresses.cache import remembered
+from probe_exporter.telemetry import memory
 from probe_exporter.telemetry.memory import MAX_LEFT, MIN_BURST, QUIET_CHECKS, Trimmer, drop_leftovers
 
 
@@ -57,3 +59,62 @@ def test_leftovers_are_cached_results_and_garbage_in_cycles() -> None:
         gc.enable()
     compute("a")
     assert calls == ["a", "a"]
+
+
+async def test_structures_are_created_anew_twice_and_data_once() -> None:
+    calls: list[str] = []
+
+    async def data() -> object:
+        calls.append("data")
+        return calls
+
+    async def structures() -> object:
+        calls.append("structures")
+        return calls
+
+    await Trimmer(lambda: 0, [data], [structures]).give_back()
+    assert calls == ["data", "structures", "structures"]
+
+
+async def test_old_objects_are_kept_until_all_have_been_created_anew() -> None:
+    references: list[weakref.ref[Node]] = []
+    alive: list[bool] = []
+
+    async def first() -> object:
+        old = Node()
+        references.append(weakref.ref(old))
+        return old
+
+    async def last() -> object:
+        gc.collect()
+        alive.append(references[-1]() is not None)
+        return None
+
+    await Trimmer(lambda: 0, [], [first, last]).give_back()
+    assert alive == [True, True]
+    assert [reference() for reference in references] == [None, None]
+
+
+async def test_trimmer_goes_on_after_a_failure(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "CHECK_SECONDS", 0.0)
+    numbers = iter([MIN_BURST, *[0] * QUIET_CHECKS, MIN_BURST, *[0] * QUIET_CHECKS])
+    failures = 0
+
+    async def fail() -> object:
+        nonlocal failures
+        failures += 1
+        raise TypeError("another release takes other arguments")
+
+    def probes() -> int:
+        number = next(numbers, None)
+        if number is None:
+            watching.cancel()
+            return 0
+        return number
+
+    watching = asyncio.create_task(Trimmer(probes, [fail]).watch())
+    await asyncio.wait([watching])
+    assert failures == 2
+    assert "Memory is not given back" in caplog.text

@@ -61,6 +61,9 @@ class LargeHistory:
     async def get(self, id: int) -> tuple[HistoryEntry, HistoryDocument] | None:
         return None
 
+    async def recreate(self) -> object:
+        raise NotImplementedError
+
     def close(self) -> None:
         pass
 

@@ -26,7 +26,7 @@ from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.listening import Place
 from probe_exporter.web.routes import Web
-from probe_exporter.web.serving import serve
+from probe_exporter.web.serving import Background, Watches, serve
 from tests import exporters
 from tests.clocks import StandingLoop, advance, settle
 from tests.conftest import NewLoop
@@ -354,3 +354,24 @@ def test_open_file_limit_is_raised_to_the_hard_limit(start: Start, tmp_path: Pat
 def is_open(port: int) -> bool:
     with socket.socket() as connection:
         return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def test_each_watch_runs_once_after_a_restart() -> None:
+    started, running = 0, 0
+
+    async def watch() -> None:
+        nonlocal started, running
+        started += 1
+        running += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            running -= 1
+
+    background = Background()
+    watches = Watches(background, [watch, watch])
+    await asyncio.sleep(0)
+    for restarts in range(1, 3):
+        await watches.restart()
+        assert (started, running) == (2 + 2 * restarts, 2)
+    background.cancel()

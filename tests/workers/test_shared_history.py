@@ -36,6 +36,9 @@ class Stored:
     async def get(self, id: int) -> tuple[HistoryEntry, HistoryDocument] | None:
         return next(((one, HistoryDocument({"a": 1}, f"debug {id}")) for one in self.entries if one.id == id), None)
 
+    async def recreate(self) -> object:
+        return self.entries
+
     def close(self) -> None:
         pass
 
@@ -95,3 +98,9 @@ async def test_answer_is_limited_in_entries_and_bytes(monkeypatch: pytest.Monkey
     assert len(json.loads(await other.answer('{"select": {"limit": 100}}'))) == 3
     monkeypatch.setattr(shared_history, "MAX_BYTES", 0)
     assert len(json.loads(await other.answer('{"select": {"limit": 100}}'))) == 1
+
+
+async def test_worker_creates_its_own_results_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Stored(entry(1, 1.0))
+    [first, _] = workers(monkeypatch, own, Stored())
+    assert await first.recreate() is own.entries

@@ -19,7 +19,7 @@ from probe_exporter.network.connection import Connection
 from probe_exporter.network.opening import start_tls
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import TIMEOUTS, ProbeFailed, Reason
-from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.metrics import Metric, whole_nanoseconds
 from probe_exporter.prober.run import Probe
 from probe_exporter.protocols.dialogue.steps import (
     FAILED_BY_BYTES,
@@ -280,6 +280,8 @@ class Lines:
         return True
 
 
+_CONNECT = ("connect",)  # label values
+
 # --- a dialogue over a connection --------------------------------------------------------------------------
 
 
@@ -350,11 +352,11 @@ async def hold(probe: Probe, connection: Connection, settings: StreamSettings, h
         probe.add(seconds, round(connection.tls_seconds, 9), "tls")
 
     try:
-        probe.set(seconds, round(connection.connect_seconds, 9), "connect")
+        samples = probe.samples  # `set` would check what these are
+        samples.series[seconds, _CONNECT] = whole_nanoseconds(connection.connect_seconds)
         if settings.tls:
             await secure()
-        probe.set(FAILED_BY_REGEXP, 0)
-        probe.set(FAILED_BY_BYTES, 0)
+        samples.plain[FAILED_BY_REGEXP] = samples.plain[FAILED_BY_BYTES] = 0
         if settings.query_response:
             lines = Lines(probe, connection, secure)
             with _timed(probe, seconds), probe.phase("dialogue"):

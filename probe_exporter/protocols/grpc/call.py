@@ -10,6 +10,7 @@ import base64
 import re
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
+from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -23,6 +24,7 @@ from probe_exporter.settings.fields import encode
 if TYPE_CHECKING:
     from probe_exporter.protocols.http.header_block import Field
     from probe_exporter.protocols.http.http2 import Http2ResponseReader  # loaded by the first call
+    from probe_exporter.protocols.http.http2_exchange import Http2Exchange
 
 ALPN = ("h2",)
 """Protocols that a gRPC client offers by ALPN."""
@@ -281,6 +283,14 @@ def call_fields(scheme: str, authority: str, path: str, metadata: Iterable[Field
     ]
 
 
+@cache
+def _exchange() -> type[Http2Exchange]:
+    """Import the class once: to find an imported module again takes one percent of a probe."""
+    from probe_exporter.protocols.http.http2_exchange import Http2Exchange  # noqa: PLC0415  # few exporters need it
+
+    return Http2Exchange
+
+
 async def unary(connection: Connection, fields: list[Field], message: bytes) -> bytes:
     """Make a call over its own connection, close that, and return the message of the response.
 
@@ -291,9 +301,7 @@ async def unary(connection: Connection, fields: list[Field], message: bytes) -> 
     Raises:
         CallFailed: with the status and the reason.
     """
-    from probe_exporter.protocols.http.http2_exchange import Http2Exchange  # noqa: PLC0415  # few exporters need it
-
-    exchange = Http2Exchange(connection, "POST", fields, framed(message))
+    exchange = _exchange()(connection, "POST", fields, framed(message))
     response = exchange.reader
     try:
         await exchange.head()

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import chain
 from typing import Protocol
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
@@ -70,8 +69,11 @@ async def headers(response: Response, forbidden: Sequence[HeaderMatcher], demand
         forbidden: no value of the header may match.
         demanded: at least one value of the header must match.
     """
-    searched = (response.get_all(matcher.header.lower()) for matcher in (*forbidden, *demanded))
-    if sum(map(len, chain.from_iterable(searched))) <= MAX_INLINE_BYTES:
+    size = 0
+    for matcher in (*forbidden, *demanded):
+        for value in response.get_all(matcher.header.lower()):
+            size += len(value)
+    if size <= MAX_INLINE_BYTES:
         _match_headers(response, forbidden, demanded)
     else:
         await asyncio.to_thread(_match_headers, response, forbidden, demanded)
@@ -79,11 +81,11 @@ async def headers(response: Response, forbidden: Sequence[HeaderMatcher], demand
 
 def _match_headers(response: Response, forbidden: Iterable[HeaderMatcher], demanded: Iterable[HeaderMatcher]) -> None:
     for matcher in forbidden:
-        if any(matcher.regexp.search(value) for value in _values(response, matcher)):
+        if any(map(matcher.regexp.matches, _values(response, matcher))):
             raise _mismatch(matcher, "matches")
     for matcher in demanded:
         values = _values(response, matcher)
-        if values and not any(matcher.regexp.search(value) for value in values):
+        if values and not any(map(matcher.regexp.matches, values)):
             raise _mismatch(matcher, "does not match")
 
 
@@ -116,10 +118,10 @@ async def body(text: bytes, forbidden: Sequence[Regexp], demanded: Sequence[Rege
 
 def _search(text: bytes, forbidden: Sequence[Regexp], demanded: Sequence[Regexp]) -> None:
     for regexp in forbidden:
-        if regexp.search(text):
+        if regexp.matches(text):
             raise ProbeFailed(Reason.HTTP_BODY_MISMATCH, f"the body matches the regular expression {regexp}")
     for regexp in demanded:
-        if not regexp.search(text):
+        if not regexp.matches(text):
             raise ProbeFailed(Reason.HTTP_BODY_MISMATCH, f"the body does not match the regular expression {regexp}")
 
 

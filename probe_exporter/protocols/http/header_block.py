@@ -116,10 +116,11 @@ class Decoder:
         other = Decoder(self._left)
         other._fields_left = self._fields_left
         other._indexed_left = self._indexed_left
-        if self._table.maxsize != other._table.maxsize:
-            other._table.maxsize = self._table.maxsize
-        for name, value in reversed(self._table.dynamic_entries):  # the newest is the first
-            other._table.add(name, value)
+        table, copied = self._table, other._table
+        if table.maxsize != copied.maxsize:
+            copied.maxsize = table.maxsize
+        copied.dynamic_entries.extend(table.dynamic_entries)
+        copied._current_size = table._current_size  # noqa: SLF001  # to add the entries one by one takes much longer
         return other
 
     def feed(self, piece: bytes) -> None:

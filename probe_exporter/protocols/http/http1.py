@@ -199,8 +199,8 @@ class Http1ResponseReader(IncomingResponse):
 
     def _read_usual_head(self, data: bytes) -> int:
         """Parse a head if it is a usual one, and return the place of its end; 0 if it is not."""
-        end = data.find(b"\r\n\r\n", 0, MAX_USUAL_HEAD_BYTES)
-        if end < 0 or not data.startswith(b"HTTP/"):
+        end = data.find(b"\r\n\r\n")
+        if not 0 < end < MAX_USUAL_HEAD_BYTES or data[:5] != b"HTTP/":
             return 0
         first, _, block = data[:end].partition(b"\r\n")
         parsed = None if b"\n" in first else _usual_fields(block)  # a line that ends with LF alone ends the first one
@@ -418,7 +418,7 @@ def _read_length(values: list[str]) -> int:
     if not values:
         return -1
     length = values[0]
-    if len(values) == 1 and len(length) < len(str(MAX_CONTENT_LENGTH)) and length.isascii() and length.isdigit():
+    if len(values) == 1 and len(length) < 19 and length.isascii() and length.isdigit():  # 2**63 has 19 digits
         return int(length)
     if any(value != length for value in values) or not (length.isascii() and (length.isdigit() or not length)):
         raise _not_http(f"its Content-Length is {', '.join(values)[:60]!r}")

@@ -22,7 +22,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
-from sys import getsizeof
 from typing import ClassVar, NamedTuple
 
 from probe_exporter.addresses.cache import remembered
@@ -54,7 +53,10 @@ MAX_USUAL_BLOCKS_BYTES = 1024
 MAX_BLOCK_CACHE_BYTES = 2 << 20
 
 _BLOCK_BYTES = 3072
-"""About what the cache's entry for a block takes, without its texts: the most is the decoder's table."""
+"""About what the cache's entry for a block takes, without its fields: the most is the decoder's table."""
+
+_FIELD_BYTES = 400
+"""About what a field takes, without its characters: as a header, and in the decoder's table."""
 
 MAX_TURN_COST = 128 * 1024
 """Work that one call of `feed` or `proceed` does: a few milliseconds."""
@@ -497,9 +499,9 @@ class _Block(NamedTuple):
 
 
 def _weight(blocks: tuple[bytes, ...], decoded: _Block) -> int:
-    """Return about the bytes that the cache's entry takes. The decoder's table has no more than the blocks."""
+    """Return about the bytes that the cache's entry takes: its texts twice, since the decoder's table has them, too."""
     texts = itertools.chain(blocks, itertools.chain.from_iterable(decoded.headers))
-    return _BLOCK_BYTES + 2 * sum(map(getsizeof, texts))
+    return _BLOCK_BYTES + _FIELD_BYTES * len(decoded.headers) + 2 * sum(map(len, texts))
 
 
 @remembered(MAX_BLOCK_CACHE_BYTES, _weight)

@@ -56,7 +56,10 @@ class Response:
         values = self.get_all("content-length")
         if not values:
             return -1
-        value = values[0].strip()
+        value = values[0]
+        if len(value) < MAX_LENGTH_DIGITS and value.isascii() and value.isdigit():
+            return int(value)
+        value = value.strip()
         digits = value.lstrip("0") or value[-1:]
         return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < MAX_LENGTH_DIGITS else -1
 

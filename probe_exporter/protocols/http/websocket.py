@@ -6,7 +6,7 @@ The model:
   frames. It would copy the payload of a data frame several times, so it gets each data frame without its payload, which
   is gathered here.
 * A message in one frame that has arrived completely changes nothing in the library's state, and most conversations
-  consist of such messages. They are read and written without the library, which takes fifty times as long. It is made
+  consist of such messages. They are read and written without the library, which takes several times as long. It is made
   when anything else arrives: a control frame, a fragment, a part of a frame, the end of the connection.
 * A text message is accepted even if it is not UTF-8, as Go's client does: a probe that succeeds there must not fail
   here.
@@ -18,12 +18,10 @@ from __future__ import annotations
 import logging
 import os
 import struct
-from collections import deque
 
 from websockets.exceptions import ProtocolError
 from websockets.frames import Close, CloseCode, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
-from websockets.utils import apply_mask
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http.pieces import Pieces
@@ -52,6 +50,9 @@ _MAX_CONTROL_BYTES = 125
 _TOO_LONG = (_MAX_CONTROL_BYTES + 1).to_bytes(2, "big") + bytes(_MAX_CONTROL_BYTES + 1)
 """Length and payload of a control frame that the library refuses."""
 
+_MAX_SHORT_BYTES = 125
+"""Payload of a frame whose length fits into the second byte (RFC 6455, 5.2)."""
+
 _LENGTH_BYTES = {126: 2, 127: 8}
 """Bytes of a length that follow a header's first two, by the length in its second byte (RFC 6455, 5.2)."""
 
@@ -68,7 +69,7 @@ class Conversation:
         self._header = bytearray()  # of the current frame
         self._missing = 0  # bytes of its payload
         self._message = Pieces()  # an incomplete one
-        self._messages: deque[Pieces] = deque()
+        self._messages: list[Pieces] = []  # one at most
         self._is_too_large = False
 
     @property
@@ -92,8 +93,9 @@ class Conversation:
     def next(self) -> bytes | Pieces | None:
         """Return the next message; None if it needs another turn or more data, or if `failure` is set."""
         if self._library is None:
-            message = self._whole_message()
-            if message is not None or self.needs_data:
+            if self._read >= len(self._fed):
+                return None
+            if (message := self._whole_message()) is not None:
                 return message
         frames = 0
         while frames < TURN_FRAMES and not self.needs_data and not self._messages:
@@ -101,7 +103,7 @@ class Conversation:
             if self._is_over:
                 self._fed = b""
         self._protocol.events_received()  # it would keep them
-        return self._messages.popleft() if self._messages else None
+        return self._messages.pop() if self._messages else None
 
     def _whole_message(self) -> bytes | None:
         """Return the next message if it is in one frame that has arrived completely."""
@@ -109,7 +111,7 @@ class Conversation:
         if self._header or len(data) < start or data[start - 2] not in (_TEXT, _BINARY):
             return None
         length = data[start - 1]
-        if length >= min(_LENGTH_BYTES):
+        if length > _MAX_SHORT_BYTES:
             if length & _MASKED:
                 return None
             start, head = start + _LENGTH_BYTES[length], start
@@ -237,13 +239,14 @@ class Conversation:
 def _frame(first: int, payload: bytes) -> bytes:
     """Return a frame of a client, whose payload is masked by a random key (RFC 6455, 5.2 and 5.3)."""
     size, key = len(payload), os.urandom(4)
-    if size < min(_LENGTH_BYTES):
+    if size <= _MAX_SHORT_BYTES:
         head = bytes((first, _MASKED | size))
     elif size < 1 << 16:
         head = struct.pack("!BBH", first, _MASKED | 126, size)
     else:
         head = struct.pack("!BBQ", first, _MASKED | 127, size)
-    return b"".join((head, key, apply_mask(payload, key)))
+    mask = int.from_bytes((key * (size // len(key) + 1))[:size], "big")
+    return b"".join((head, key, (int.from_bytes(payload, "big") ^ mask).to_bytes(size, "big")))
 
 
 def _missing_bytes(header: bytearray) -> int:

@@ -120,8 +120,11 @@ UNUSUAL = {
     "a space before the colon": [*PLAIN, "X : a"],
     "a control character": [*PLAIN, "X: \x01"],
     "bytes beyond ASCII": [*PLAIN, "X: \xe9"],
-    "a long value": [*PLAIN, f"X: {'x' * 2000}"],
-    "many headers": [*PLAIN, *[f"X{number}: x" for number in range(30)]],
+    "a line feed alone": [*PLAIN, "X: a\nY: b"],
+    "a carriage return alone": [*PLAIN, "X: a\rY: b"],
+    "a line without a colon": [*PLAIN, "X"],
+    "a header without a name": [*PLAIN, ": x"],
+    "a large head": [*PLAIN, f"X: {'x' * 5000}"],
 }
 
 
