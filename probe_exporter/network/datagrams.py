@@ -78,7 +78,9 @@ class Datagrams:
             pass
         except OSError as error:
             self._keep_error(error)
-        self._wake()
+        # There may be neither: an event can be about a datagram with a wrong checksum, or about room to send.
+        if self._arrived or self._error is not None:
+            self._wake()
 
     def _keep(self, data: bytes) -> None:
         now = time.perf_counter()

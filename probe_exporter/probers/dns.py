@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Annotated, NamedTuple
@@ -368,14 +369,13 @@ async def _check(probe: Probe, settings: DnsSettings, response: Response) -> Non
         name, validator, reason = check
         section: Section = getattr(response, name)
         probe.log("Validating records", section=name, records=section.texts)
-        if section.check is not check:
-            mismatch = await _find_mismatch(validator, section.lines)
-            section.check, section.outcome = check, mismatch
-        else:
-            mismatch = section.outcome
+        if section.passed is not None and section.passed() is validator:
+            continue
+        mismatch = await _find_mismatch(validator, section.lines)
         if mismatch is not None:
             what = f"the {name} section: {mismatch.what}{_hint(settings, response)}"
             raise ProbeFailed(reason, what, **mismatch.fields)
+        section.passed = weakref.ref(validator)
 
 
 def _hint(settings: DnsSettings, response: Response) -> str:

@@ -95,6 +95,22 @@ async def test_datagrams_wait_ends_with_a_datagram_an_error_or_the_time() -> Non
         datagrams.close()
 
 
+async def test_datagrams_wait_goes_on_after_an_event_that_brings_nothing() -> None:
+    """Such an event is about a datagram with a wrong checksum, or about room to send."""
+    with a_udp_socket() as peer:
+        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
+        datagrams.send(b"question")
+        _, ours = peer.recvfrom(100)
+        waiting = asyncio.create_task(datagrams.wait(PATIENCE))
+        await asyncio.sleep(0)
+        datagrams._on_event()
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        peer.sendto(b"answer", ours)
+        assert await waiting
+        datagrams.close()
+
+
 async def test_datagrams_wait_can_be_cancelled_and_repeated() -> None:
     with a_udp_socket() as peer:
         datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])

@@ -6,7 +6,9 @@ Side by side with the original stand the values (tests/peers); here stands what 
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import weakref
 from typing import Any, cast
 
 import pytest
@@ -295,6 +297,22 @@ async def test_section_validator_decides_the_reason(section: str, reason: Reason
     demanding: dict[str, Any] = {f"validate_{section}_rrs": {"fail_if_not_matches_regexp": ["192"]}}
     assert why(await one(says, **forbidding)) == (reason, "validation")
     assert why(await one(says, **demanding)) is None
+
+
+async def test_known_response_is_checked_for_each_module_and_keeps_none_in_memory() -> None:
+    """The cache of responses counts the bytes of records, and not those of regular expressions."""
+    async with DnsServer(OK) as server:
+        demanding = module(validate_answer_rrs={"fail_if_not_matches_regexp": ["192"]})
+        forbidding = module(validate_answer_rrs={"fail_if_matches_regexp": ["192"]})
+        target = server.fill("127.0.0.1:{port}")
+        for _ in range(2):
+            assert why(await run(demanding, target, 20.0)) is None
+            assert why(await run(forbidding, target, 20.0)) == (Reason.DNS_ANSWER_MISMATCH, "validation")
+            assert why(await run(demanding, target, 20.0)) is None
+    validator = weakref.ref(cast("DnsSettings", demanding.settings).validate_answer_rrs)
+    del demanding
+    gc.collect()
+    assert validator() is None
 
 
 @pytest.mark.parametrize("target", ["a:", "a:0", "a:65536", "a:b", "[::1]:", "a:-1", ":53"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import weakref
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -71,12 +72,12 @@ class Section(tuple[Record, ...]):  # noqa: SLOT001  # it keeps what is computed
     """The records of one section of a response.
 
     Attributes:
-        check: a check that the records were put to last, of the caller's choice; None before the first.
-        outcome: what came of it. A known response is not checked again.
+        passed: the check of the caller's choice that the records passed last; None before the first. A known response
+            is not checked again. The reference is weak: checks have regular expressions, which take memory that the
+            cache of responses does not count.
     """
 
-    check: object = None
-    outcome: Any = None
+    passed: weakref.ref[Any] | None = None
 
     @cached_property
     def texts(self) -> list[str]:

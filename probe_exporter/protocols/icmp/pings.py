@@ -236,14 +236,12 @@ class _Channel:
         for _ in range(MAX_TURN_MESSAGES):
             try:
                 length, ancillary, _, sender = self.sock.recvmsg_into([self._view], _ANCILLARY_SPACE)
-            except OSError as error:
-                # Not only if it is the error of a request: the kernel queues those of packets that are too large for
-                # an interface without a report here, and the socket counts as readable until they are read.
+            except OSError:  # no more messages, or the error of a request
+                # The queue is read in both cases: the kernel does not report the errors of packets that are too large
+                # for an interface here, and the socket counts as readable until they are read.
                 if not self._raw:
                     self._receive_errors()
-                if self._raw or isinstance(error, BlockingIOError):
-                    return
-                continue
+                return
             answered = self._received(self._view[:length].tobytes(), ancillary, sender[0].partition("%")[0])
             left -= length
             if left < 0 or (answered and len(self._waiting) == 1):

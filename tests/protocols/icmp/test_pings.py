@@ -6,6 +6,7 @@ import asyncio
 import select
 import socket
 from contextlib import closing
+from typing import cast
 
 import pytest
 
@@ -53,6 +54,29 @@ def test_error_that_only_the_queue_has_is_read() -> None:
         events = select.poll()
         events.register(sender, select.POLLIN)
         assert events.poll(0) == []
+
+
+class _FloodedSocket:
+    """Stands in for a datagram socket whose error queue never ends."""
+
+    type = socket.SOCK_DGRAM
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def recvmsg_into(self, *_: object) -> object:
+        self.reads += 1
+        raise ConnectionRefusedError
+
+    def recvmsg(self, *_: object) -> tuple[bytes, list[tuple[int, int, bytes]], int, tuple[str, int]]:
+        self.reads += 1
+        return b"", [], 0, ("127.0.0.1", 0)
+
+
+def test_flood_of_errors_is_read_in_short_turns() -> None:
+    flooded = _FloodedSocket()
+    _Channel(4, cast("socket.socket", flooded)).receive()
+    assert flooded.reads == MAX_TURN_MESSAGES + 1
 
 
 def _remaining(receiver: socket.socket) -> int:
