@@ -366,9 +366,12 @@ def _size_of_texts(texts: Collection[str]) -> int:
 
     Short texts are joined to find out, which takes a third of the time of asking each. Long ones would be copied.
     """
-    length = sum(map(len, texts))
-    if length < MAX_JOINED_CHARACTERS and "".join(texts).isascii():
-        return length + _TEXT * len(texts)
+    try:
+        length = sum(map(len, texts))
+        if length < MAX_JOINED_CHARACTERS and "".join(texts).isascii():
+            return length + _TEXT * len(texts)
+    except TypeError:  # the author of a prober has set `Phase.about` to something else, such as an address
+        pass
     return sum(map(sys.getsizeof, texts))
 
 

@@ -57,15 +57,15 @@ class _Buckets:
         """
         if self._timer is None:
             self._horizon = now / TICK + NEAR_TICKS
-        if deadline.tick > self._horizon:
-            self._far.add(deadline)
-            if self._armed > self._horizon:
-                self._arm(self._horizon)
-            return self._far
-        bucket = self._bucket(deadline)
-        if deadline.tick < self._armed:
-            self._arm(deadline.tick)
-        return bucket
+        if deadline.tick <= self._horizon:
+            bucket = self._bucket(deadline)
+            if deadline.tick < self._armed:
+                self._arm(deadline.tick)
+            return bucket
+        self._far.add(deadline)  # for ever if it is infinite: its tick is NaN, and a timer for that would fail
+        if self._armed > self._horizon:
+            self._arm(self._horizon)
+        return self._far
 
     def _bucket(self, deadline: Deadline) -> set[Deadline]:
         """Add a deadline to its bucket, and return that."""

@@ -297,6 +297,11 @@ class Connection(RequestHandler):
         self._all.closed(self)
         super().connection_lost(exc)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered or waits in the queue."""
+        return not self.busy and not self._messages
+
     def is_stuck(self, now: float, seconds: float) -> bool:
         """Whether the client has not read the data sent to it for longer than `seconds`."""
         if self._wire is None or not self._wire.get_write_buffer_size():
@@ -407,7 +412,7 @@ class Connections:
     def _close_idle(self) -> None:
         """Close the oldest idle connections, a tenth of all at once, so that the search costs little for each."""
         everybody = cast("list[Connection]", self._server.connections)
-        idle = [one for one in everybody if not one.busy and one not in self.unheard]
+        idle = [one for one in everybody if one.is_idle and one not in self.unheard]
         for connection in idle[: 1 + self._max_open // 10]:
             connection.cut()
 

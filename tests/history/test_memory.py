@@ -10,7 +10,8 @@ import timeit
 import tracemalloc
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from ipaddress import IPv6Address
+from typing import Any, NamedTuple
 
 import pytest
 from cryptography import x509
@@ -140,6 +141,18 @@ def test_phases_and_certificates_count(pki: Pki) -> None:
     assert len(result.probe.evidence) == evidence.MAX_HANDSHAKES
     added = estimated_size(result) - with_phases
     assert evidence.MAX_HANDSHAKES * evidence.MAX_CERTIFICATES * leaf.summary.bytes <= added < 200_000
+
+
+@pytest.mark.parametrize("about", [None, 5, b"x", IPv6Address("::1")])
+def test_phase_about_no_text_does_not_lose_results(about: Any) -> None:
+    recent = Recent(10, MAX_BYTES, Counter())
+    results = [finished("a"), finished("b"), finished("c")]
+    with results[1].probe.phase("p") as phase:
+        phase.about = about
+    for result in results:
+        recent.add(result)
+    recent.settle()
+    assert held(recent) == [2, 1, 0]
 
 
 def test_runs_count() -> None:

@@ -91,6 +91,22 @@ async def test_deadlines_far_away_expire_each_at_their_own_time() -> None:
     assert all(-ROUNDING <= seconds <= TICK + ROUNDING for seconds in late)
 
 
+@pytest.mark.parametrize("seconds", [math.inf, math.nan, 1e300, 1e308, -math.inf])
+async def test_deadline_with_odd_time_leaves_others_alone(seconds: float) -> None:
+    """An infinite one never expires; what is no time, and what has passed, expires at the first wait."""
+
+    async def one(seconds: float) -> float:
+        started = now()
+        with contextlib.suppress(TimeoutError), Deadline(started + seconds):
+            await asyncio.sleep(20)
+        return now() - started
+
+    first = await asyncio.gather(one(0.5), one(seconds), one(1.7))
+    second = await asyncio.gather(one(0.5), one(1.7))
+    assert [round(waited, 1) for waited in first] == [0.5, 20.0 if seconds > 0 else 0.0, 1.7]
+    assert [round(waited, 1) for waited in second] == [0.5, 1.7]
+
+
 async def test_deadlines_that_end_in_time_leave_no_timer_behind() -> None:
     for seconds in SECONDS * 20:
         with Deadline(now() + seconds) as deadline:

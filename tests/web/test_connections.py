@@ -322,6 +322,19 @@ async def test_oldest_idle_connections_are_closed_beyond_the_limit() -> None:
             writer.close()
 
 
+async def test_connection_with_a_request_in_the_queue_is_not_idle() -> None:
+    """The request arrives in the same turn of the loop in which another client connects."""
+    async with serving() as one:
+        reader, writer = await one.connect()
+        writer.write(REQUEST % b"")
+        await reader.readuntil(b"done")
+        (connection,) = one.connections._server.connections
+        connection.data_received(REQUEST % b"")
+        one.connections._close_idle()
+        assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
 async def test_request_that_ends_as_the_shutdown_gives_up_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as one:
         _, writer = await one.connect()
