@@ -80,7 +80,7 @@ USES = {
     "probe_exporter/settings/secrets.py": {"_CREDENTIAL": FIXED},
     "probe_exporter/telemetry/logs.py": {"_PLAIN": RUN},
     "probe_exporter/telemetry/masking.py": {"_USER": RUN, "_PORT": RUN, "_AUTHORITY": RUN, "_WORD": RUN},
-    "probe_exporter/tls/host_names.py": {"_LABEL": RUN},
+    "probe_exporter/tls/name_matching.py": {"_LABEL": RUN},
     "probe_exporter/tools/new.py": {"_NAME": OURS},
     "probe_exporter/values/documents.py": {"_ESCAPE": FIXED},
     "probe_exporter/web/answers.py": {"_UNFIT": FIXED},

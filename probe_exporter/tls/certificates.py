@@ -21,7 +21,7 @@ from probe_exporter.addresses import literals
 from probe_exporter.addresses.host_names import to_ascii
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls import der
-from probe_exporter.tls.host_names import any_matches
+from probe_exporter.tls.name_matching import any_matches
 
 # What cryptography warns of is about a peer's certificate, not about the exporter, and would go to stderr as bare text.
 warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning)

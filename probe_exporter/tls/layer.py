@@ -5,7 +5,7 @@ How verification works:
 * OpenSSL checks the chain and calls `collect` for each error and for each certificate that is good. An error is noted
   in the `Check`, and verification continues, so that all errors are found: expired, and by an unknown authority.
 * The last call is about the peer's own certificate (depth 0). There the name is compared by Go's rules
-  (`host_names`), and the handshake is refused if anything was wrong, so that OpenSSL sends the alert.
+  (`name_matching`), and the handshake is refused if anything was wrong, so that OpenSSL sends the alert.
 * Where OpenSSL's verdict is not Go's (`_is_for_servers`), Go's counts.
 * The first certificate that is good is the authority; no signature is checked before. If the same certificates
   verified not long ago, OpenSSL is told there to stop, and not to refuse the handshake for it (`Check.recall`).
