@@ -89,7 +89,7 @@ class _Page(NamedTuple):
 
 def _weight(_key: object, page: _Page) -> int:
     """Return about the bytes of a cached page, as `text_format` does."""
-    return 2 * len(page.template) + 150 * len(page.holes)
+    return 2 * len(page.template) + 400 + 250 * len(page.holes)
 
 
 @remembered(MAX_PAGES_BYTES, _weight)  # as for text: the same series, for each target and run

@@ -104,8 +104,11 @@ class _Page(NamedTuple):
 
 
 def _weight(_key: object, page: _Page) -> int:
-    """Return about the bytes of a cached page: its text twice, in the key and in the parts, and each series' row."""
-    return sum(map(len, page.parts)) * 2 + 100 * len(page.parts)
+    """Return about the bytes of a cached page: its text twice, in the key and in the parts, and each series' row.
+
+    The constant is most of a page with a single series.
+    """
+    return sum(map(len, page.parts)) * 2 + 700 + 120 * len(page.parts)
 
 
 @remembered(MAX_PAGES_BYTES, _weight)  # a module sets the same series in the same order, for each target and run

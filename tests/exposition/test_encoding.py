@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,12 +16,14 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from probe_exporter.exposition import encoding
+from probe_exporter.addresses.cache import Cache, forget_all
+from probe_exporter.exposition import encoding, protobuf_format, text_format
 from probe_exporter.exposition.encoding import encode, encode_families
 from probe_exporter.exposition.formats import OPENMETRICS, PROTOBUF, TEXT, Format
 from probe_exporter.exposition.text_format import number
 from probe_exporter.prober.metrics import Metric, Samples
 from tests.exporters import peer
+from tests.memory import growth
 
 parse_openmetrics: Callable[[str], Iterable[Family]] = openmetrics_parser.text_string_to_metric_families
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -436,3 +439,38 @@ def test_number_too_large_for_a_float_is_infinite_beside_a_registry(format: Form
     samples.set(Metric("probe_claim_bytes", "Claimed."), 10**400)
     samples.observe(Metric("probe_trip_seconds", "Each.", type="histogram", buckets=(1.0,)), 0.5)
     assert encode(samples, format) == encode(samples.as_floats(), format)
+
+
+# --- memory ------------------------------------------------------------------------------------------------
+
+VALUED = [Metric(f"probe_test_{number}", "About it.", ("value",)) for number in range(4)]
+
+
+def labelled(run: int, number: int, length: int) -> Samples:
+    """Return samples with label values that no other run has."""
+    samples = Samples()
+    for one in range(number):
+        samples.set(VALUED[one % 4], 1, f"{run}-{one}".ljust(length, "x"))
+    return samples
+
+
+@pytest.mark.parametrize("length", [0, 2000])
+@pytest.mark.parametrize("number", [1, 2, 50])
+@pytest.mark.parametrize(
+    ("page", "format"), [(text_format._page, TEXT), (protobuf_format._page, PROTOBUF)], ids=["text", "protobuf"]
+)
+def test_cached_pages_take_about_the_memory_that_they_weigh(
+    page: Any, format: Format, number: int, length: int
+) -> None:
+    cache = page.__self__
+    assert isinstance(cache, Cache)
+    forget_all()
+    encode(labelled(0, number, length), format)
+    weighed = cache.bytes
+    try:
+        with growth() as grown:
+            for run in range(1, 1 + 1000 // number):
+                encode(labelled(run, number, length), format)
+        assert 0 < grown[0] <= 1.1 * (cache.bytes - weighed)
+    finally:
+        forget_all()
