@@ -43,7 +43,7 @@ UNITS  := addresses exposition network prober protocols scrape settings telemetr
 # Without those that hold no Python at the moment, such as modules/: mypy refuses them.
 CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples deploy,$(if $(wildcard $(d)/*.py),$(d)))
 
-.PHONY: run test quick lint types fuzz bench sizing instructions memory timings growth docs manifests site constraints clean python
+.PHONY: run test quick units lint types fuzz bench sizing instructions memory timings growth docs manifests site constraints clean python
 
 run: $(VENV)/.run
 ifeq ($(ARGS),)
@@ -58,6 +58,10 @@ test: $(VENV)/.test
 
 quick: $(VENV)/.test
 	$(PYTEST) -n $(or $(JOBS),auto) -q -m "not slow and not generated" $(addprefix tests/,$(UNITS)) $(ARGS)
+
+# Prints what `make quick` runs.
+units:
+	@echo $(addprefix tests/,$(UNITS))
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
