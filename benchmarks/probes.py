@@ -47,13 +47,13 @@ PROBES = (
         "https",
         {"prober": "http", "http": {"enable_http2": False, "tls_config": {"ca_file": "root.pem"}}},
         "https://127.0.0.1:{https}/",
-        budget=1.0,
+        budget=0.90,
     ),
     Probe(
         "https-http2",
         {"prober": "http", "http": {"valid_http_versions": ["HTTP/2.0"], "tls_config": {"ca_file": "root.pem"}}},
         "https://127.0.0.1:{http2}/",
-        budget=0.85,
+        budget=0.75,
     ),
     Probe(
         "http3",
@@ -69,7 +69,7 @@ PROBES = (
         "tls",
         {"prober": "tcp", "tcp": {"tls": True, "tls_config": {"ca_file": "root.pem"}}},
         "127.0.0.1:{https}",
-        budget=1.0,
+        budget=0.90,
     ),
     Probe(
         "dns",
@@ -82,10 +82,10 @@ PROBES = (
             },
         },
         "127.0.0.1:{dns}",
-        budget=0.50,
+        budget=0.40,
     ),
-    Probe("grpc", {"prober": "grpc", "grpc": {"preferred_ip_protocol": "ip4"}}, "127.0.0.1:{grpc}", budget=0.80),
-    Probe("icmp", {"prober": "icmp"}, "127.0.0.1", budget=0.45),
+    Probe("grpc", {"prober": "grpc", "grpc": {"preferred_ip_protocol": "ip4"}}, "127.0.0.1:{grpc}", budget=0.40),
+    Probe("icmp", {"prober": "icmp"}, "127.0.0.1", budget=0.25),
     Probe(
         "websocket",
         {"prober": "websocket", "websocket": {"query_response": [{"send": "good morning"}, {"expect": "^good"}]}},
