@@ -218,6 +218,7 @@ def chain_with_slow_keys(directory: Path, length: int) -> Path:
 
 
 @pytest.mark.parametrize("length", [12, 60])
+@pytest.mark.slow
 async def test_handshake_with_slow_keys_shares_the_loop(pki: Pki, tmp_path: Path, length: int) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain_with_slow_keys(tmp_path, length), tmp_path / "chain.key")

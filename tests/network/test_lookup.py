@@ -251,6 +251,7 @@ async def test_lookup_failure_has_reason(family: int) -> None:
 
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("family", [0, 4, 6])
+@pytest.mark.slow
 async def test_lookup_without_answer_times_out(family: int) -> None:
     async with name_server(10):
         assert await failure("silent.test", family) is Reason.DNS_TIMEOUT
@@ -423,6 +424,7 @@ async def test_own_resolver_failure_has_reason() -> None:
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.slow
 async def test_own_resolver_gives_up_after_its_timeout() -> None:
     loop = asyncio.get_running_loop()
     async with DnsServer(silence) as server:

@@ -94,6 +94,7 @@ async def test_answer_to_an_earlier_try_counts() -> None:
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.slow
 async def test_lookup_ends_after_all_tries() -> None:
     script = Counting(silence)
     async with DnsServer(script) as server:
@@ -104,6 +105,7 @@ async def test_lookup_ends_after_all_tries() -> None:
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.slow
 async def test_silent_server_is_asked_last_until_it_answers() -> None:
     loop = asyncio.get_running_loop()
     first, second = Counting(silence, ANSWER), Counting(ANSWER)

@@ -106,6 +106,7 @@ async def test_http3_probe_reports_its_metrics(pki: Pki) -> None:
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.slow
 async def test_phases_do_not_overlap(pki: Pki) -> None:
     """The handshake counts once: until the first datagram as `connect`, afterwards as `tls`."""
     probed = await probe(pki, said(Pause(5), head(200), data(b"o"), Pause(5), data(b"k")))
@@ -280,6 +281,7 @@ async def test_rejected_request_is_repeated_once(pki: Pki) -> None:
     ],
     ids=["connect", "tls", "processing", "transfer"],
 )
+@pytest.mark.slow
 async def test_timeout_in_each_phase_has_its_reason(pki: Pki, behaviour: Quic, answer: Answer, reason: str) -> None:
     probed = await probe(pki, answer, behaviour=behaviour, timeout=8)
     assert probed.reason == reason
@@ -318,6 +320,7 @@ async def test_server_errors_are_not_logged(pki: Pki, caplog: pytest.LogCaptureF
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.slow
 async def test_probe_leaves_no_tasks_or_sockets_behind(pki: Pki) -> None:
     """The probe may succeed, fail, time out or be cancelled."""
     await probe(pki)  # load modules and fill caches

@@ -161,6 +161,7 @@ async def test_concurrent_probes_share_a_refusal_that_is_not_kept() -> None:
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.slow
 async def test_timed_out_probe_does_not_end_the_token_request_of_others() -> None:
     """The first probe, which made the request, times out before the token arrives."""
     async with Server() as server:
@@ -187,6 +188,7 @@ async def test_cancelled_probe_does_not_end_the_token_request_of_others() -> Non
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.slow
 async def test_token_request_ends_when_no_probe_waits() -> None:
     async with Server(silence()) as server:
         module = server.module()
@@ -322,6 +324,7 @@ async def test_secret_references_are_refused(key: str) -> None:
 
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("part", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"])
+@pytest.mark.slow
 async def test_token_request_ends_with_the_timeout_of_the_probe(part: bytes) -> None:
     async with Server(silence(*([part] if part else []))) as server:
         result = await server.probe(server.module(), timeout=8)
@@ -330,6 +333,7 @@ async def test_token_request_ends_with_the_timeout_of_the_probe(part: bytes) -> 
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.slow
 async def test_token_request_counts_in_no_phase() -> None:
     async with Server() as server:
         server.changing["/token"] = raw(Pause(10), *token().parts)

@@ -372,6 +372,7 @@ async def test_proxy_credentials_are_not_sent_to_the_target(pki: Pki) -> None:
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.slow
 async def test_tunnel_time_counts_as_connect(pki: Pki) -> None:
     slow = raw(Pause(2), b"HTTP/1.1 200 OK\r\n\r\n")
     async with staged(pki, HttpProxy(connect=Answer(slow.parts, End.HOLD))) as stage:
@@ -457,6 +458,7 @@ PLAIN = "http://127.0.0.1:{port}/"
         (raw(Repeat(b"HTTP/1.1 100 Continue\r\n\r\n", 1000, every=1)), Reason.PROXY_TIMEOUT),
     ],
 )
+@pytest.mark.slow
 async def test_connect_failure_is_blamed_on_the_proxy(connect: Answer, reason: Reason, pki: Pki) -> None:
     async with staged(pki, HttpProxy(connect=connect)) as stage:
         result = await stage.probe(OVER_TLS, timeout=8)
@@ -480,6 +482,7 @@ async def test_connect_failure_is_blamed_on_the_proxy(connect: Answer, reason: R
         (SocksProxy(reply=silence(b"\5\0\0")), Reason.PROXY_TIMEOUT),
     ],
 )
+@pytest.mark.slow
 async def test_socks_failure_is_blamed_on_the_proxy(behaviour: SocksProxy, reason: Reason, pki: Pki) -> None:
     async with staged(pki, behaviour) as stage:
         result = await stage.probe(PLAIN, timeout=8, proxy_url=WAYS["socks5"])
@@ -532,6 +535,7 @@ async def test_target_certificate_failure_through_a_proxy_is_a_tls_failure(pki: 
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.slow
 async def test_silent_tls_handshake_with_the_proxy_times_out(pki: Pki) -> None:
     async with staged(pki, HttpProxy(greeting=silence())) as stage:
         result = await stage.probe(OVER_TLS, timeout=8, proxy_url="https://127.0.0.1:{proxy}")
@@ -569,6 +573,7 @@ async def test_endless_connect_response_is_bounded(pki: Pki) -> None:
 
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("way", ["http", "https", "socks5"])
+@pytest.mark.slow
 async def test_timed_out_probe_closes_the_proxy_connection(way: str, pki: Pki) -> None:
     """The connection is closed at once and not by the garbage collector."""
     waiting = SocksProxy(reply=silence()) if way == "socks5" else HttpProxy(connect=silence())

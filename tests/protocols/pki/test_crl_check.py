@@ -222,6 +222,7 @@ async def test_junk_of_any_size_is_fetched_in_short_turns(tmp_path: Path, size: 
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.slow
 async def test_slow_list_does_not_fail_the_probe(tmp_path: Path) -> None:
     """The server never answers; the examination ends before the probe's deadline, and the probe succeeds."""
     async with Authority(tmp_path) as authority:

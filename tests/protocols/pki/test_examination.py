@@ -219,6 +219,7 @@ async def test_hostile_directory_is_logged_in_short_turns(tmp_path: Path, kind: 
 
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("silent", ["directory", "window"])
+@pytest.mark.slow
 async def test_silent_authority_does_not_fail_the_probe(tmp_path: Path, silent: str) -> None:
     async with Authority(tmp_path) as authority:
         path = _publish(authority, authority.issue(), {"start": START, "end": END})

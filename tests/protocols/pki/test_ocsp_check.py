@@ -409,6 +409,7 @@ async def test_next_responder_is_asked_if_one_gives_no_usable_answer(tmp_path: P
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.slow
 async def test_silent_responder_does_not_fail_the_probe(tmp_path: Path) -> None:
     async with Authority(tmp_path) as authority:
         _with_responder(authority, "/slow", "/slow")
