@@ -15,8 +15,6 @@ LOOKUP_TIME = Metric("probe_dns_lookup_time_seconds", "Seconds that resolving th
 IP_PROTOCOL = Metric("probe_ip_protocol", "IP version of the target's address: 4 or 6; 0 if it has none.")
 IP_HASH = Metric("probe_ip_addr_hash", "Hash of the target's resolved address; changes when the address changes.")
 
-_RESOLVE = ("resolve",)
-
 
 async def choose_address(probe: Probe, host: str, settings: AddressSettings, seconds: Metric | None = None) -> str:
     """Return the address to probe, chosen as the prober's settings say, and report the choice.
@@ -33,9 +31,7 @@ async def choose_address(probe: Probe, host: str, settings: AddressSettings, sec
         probe, host, preferred=settings.preferred_ip_protocol, fallback=settings.ip_protocol_fallback
     )
     if seconds is not None:
-        if seconds.arity != 1:
-            probe.set(seconds, 0, "resolve")  # raises the error
-        probe.samples.series[seconds, _RESOLVE] = probe.samples.plain[LOOKUP_TIME]
+        probe.samples.set_phase(seconds, "resolve", probe.samples.plain[LOOKUP_TIME])
     return address
 
 

@@ -188,6 +188,17 @@ class Samples:
             _check_labels(metric, labels)
         self.series[metric, labels] = value
 
+    def set_phase(self, metric: Metric, phase: str, seconds: float) -> None:
+        """Set the duration of a phase in a metric with the one label ``phase``. The duration is known to be a number.
+
+        Raises:
+            ValueError, NotASample: as `set` does.
+        """
+        if metric.arity == 1 and type(phase) is str:
+            self.series[metric, (phase,)] = seconds
+        else:
+            self.set(metric, seconds, phase)
+
     def add(self, metric: Metric, value: float, *labels: str) -> None:
         """Add to one sample, which starts at 0.
 

@@ -89,12 +89,8 @@ class Phase:
         if len(probe.spans) < MAX_SPANS:
             probe.spans.append((self.name, self.started, seconds, self.about, kind is not None))
         if (metric := self.metric) is not None:
-            series, one = probe.samples.series, (metric, (self.name,))
-            seconds = whole_nanoseconds(series.get(one, 0.0) + seconds)
-            if metric.arity == 1 and type(self.name) is str:
-                series[one] = seconds
-            else:
-                probe.set(metric, seconds, self.name)  # raises the error
+            before = probe.samples.series.get((metric, (self.name,)), 0.0)
+            probe.samples.set_phase(metric, self.name, whole_nanoseconds(before + seconds))
         if kind is None:  # after a failure the phase remains, for the result
             probe.current_phase = self.outer
 

@@ -255,7 +255,7 @@ async def _ask_over_udp(probe: Probe, settings: DnsSettings, address: str, port:
                     probe.log("Skipping a response with another id", bytes=len(message))
                 if strays % MAX_LOGGED_STRAYS == 0:
                     await asyncio.sleep(0)  # a flood of them must not hold the event loop
-            return _decoded(message, query) if len(message) <= MAX_INLINE_BYTES else await _decode(message, query)
+            return await _decode(message, query)
     except asyncio.CancelledError:
         probe.fail(_unanswered(strays))  # only the first failure counts: the deadline, or a client that disconnected
         raise
@@ -281,7 +281,7 @@ async def _ask_over_tcp(probe: Probe, settings: DnsSettings, host: str, address:
             received = await _read_message(connection)
             if not _has_id(received, number):
                 raise _unanswered(1)
-            return _decoded(received, query) if len(received) <= MAX_INLINE_BYTES else await _decode(received, query)
+            return await _decode(received, query)
     except asyncio.CancelledError:
         probe.fail(_unanswered(0))
         raise
@@ -315,28 +315,15 @@ def _has_id(message: bytes, number: bytes) -> bool:
         raise ProbeFailed(Reason.DNS_RESPONSE_MALFORMED, f"the answer is not DNS: {error}") from None
 
 
-def _decoded(message: bytes, query: Query) -> Response:
-    """Decode a small message that must be the response to the query."""
-    try:
-        return _expected(decode_after_id(message[2:]), query)
-    except Malformed as error:
-        raise _undecodable(error) from None
-
-
 async def _decode(message: bytes, query: Query) -> Response:
-    """Decode a large message that must be the response to the query, in a thread."""
+    """Decode a message that must be the response to the query."""
     try:
-        return _expected(await asyncio.to_thread(decode, message), query)
+        if len(message) <= MAX_INLINE_BYTES:
+            response = decode_after_id(message[2:])
+        else:
+            response = await asyncio.to_thread(decode, message)
     except Malformed as error:
-        raise _undecodable(error) from None
-
-
-def _undecodable(error: Malformed) -> ProbeFailed:
-    return ProbeFailed(Reason.DNS_RESPONSE_MALFORMED, f"the response can't be decoded: {error}")
-
-
-def _expected(response: Response, query: Query) -> Response:
-    """Return the response if it is one, and to the query."""
+        raise ProbeFailed(Reason.DNS_RESPONSE_MALFORMED, f"the response can't be decoded: {error}") from None
     if not response.is_response:
         raise ProbeFailed(Reason.DNS_RESPONSE_NO_FLAG, "the server sent a query, not a response: flag QR is missing")
     if not response.answers(query):

@@ -8,7 +8,7 @@ How Python's allocator works, for objects of up to 512 bytes:
   arena with the fewest empty ones.
 
 After 2,000 probes, 35 arenas are nearly empty, and each has free places for most sizes. `fill_holes` takes these
-places, so that whatever is created next is in fuller arenas: `recreate` copies objects that live on, and `refill`
+places. Then Python puts the next objects into fuller arenas: `recreate` copies objects that live on, and `refill`
 replaces those that a type in C keeps for reuse. The old objects and the fillers are dropped together afterwards.
 
 Python without this allocator loses nothing: `fill_holes` stops after `MAX_FILLER_BYTES`.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import socket
 import time
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import uvloop
@@ -36,6 +38,17 @@ def a_udp_socket(address: str = "127.0.0.1") -> socket.socket:
     return sock
 
 
+@contextlib.asynccontextmanager
+async def after_a_question() -> AsyncIterator[tuple[Datagrams, Callable[[bytes], int]]]:
+    """Send a datagram to a peer, and yield our socket and a function by which the peer answers."""
+    with a_udp_socket() as peer:
+        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
+        datagrams.send(b"question")
+        _, ours = peer.recvfrom(100)
+        yield datagrams, lambda data: peer.sendto(data, ours)
+        datagrams.close()
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 async def test_datagrams_ignore_other_senders(address: str) -> None:
     """Datagrams from another socket are not received."""
@@ -55,21 +68,17 @@ async def test_datagrams_ignore_other_senders(address: str) -> None:
 
 async def test_datagram_time_is_its_arrival() -> None:
     """The time of reading may be later."""
-    with a_udp_socket() as peer:
-        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
-        datagrams.send(b"question")
-        _, ours = peer.recvfrom(100)
+    async with after_a_question() as (datagrams, answer):
         assert datagrams.first_at == 0.0
         arrivals = []
-        for number, answer in enumerate((b"first", b"second"), start=1):
-            peer.sendto(answer, ours)
+        for number, data in enumerate((b"first", b"second"), start=1):
+            answer(data)
             await until(lambda: len(datagrams._arrived) == number)  # noqa: B023  # called before the next turn
             arrivals.append(time.perf_counter())
         assert await datagrams.read() == b"first"
         assert datagrams.arrived_at == datagrams.first_at < arrivals[0]
         assert await datagrams.read() == b"second"
         assert arrivals[0] < datagrams.arrived_at < arrivals[1]
-        datagrams.close()
 
 
 async def test_datagrams_wait_ends_with_a_datagram_an_error_or_the_time() -> None:
@@ -97,18 +106,14 @@ async def test_datagrams_wait_ends_with_a_datagram_an_error_or_the_time() -> Non
 
 async def test_datagrams_wait_goes_on_after_an_event_that_brings_nothing() -> None:
     """Such an event is about a datagram with a wrong checksum, or about room to send."""
-    with a_udp_socket() as peer:
-        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
-        datagrams.send(b"question")
-        _, ours = peer.recvfrom(100)
+    async with after_a_question() as (datagrams, answer):
         waiting = asyncio.create_task(datagrams.wait(PATIENCE))
         await asyncio.sleep(0)
         datagrams._on_event()
         await asyncio.sleep(0)
         assert not waiting.done()
-        peer.sendto(b"answer", ours)
+        answer(b"answer")
         assert await waiting
-        datagrams.close()
 
 
 async def test_datagrams_wait_can_be_cancelled_and_repeated() -> None:
@@ -181,21 +186,17 @@ def socket_of(datagrams: Datagrams) -> socket.SocketType:
 
 async def test_datagrams_are_dropped_beyond_buffer_limit() -> None:
     """The kernel does the same when a socket's buffer is full."""
-    with a_udp_socket() as peer:
-        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
-        datagrams.send(b"question")
-        _, ours = peer.recvfrom(100)
+    async with after_a_question() as (datagrams, answer):
         sock = socket_of(datagrams)
         for _ in range(100):
-            peer.sendto(bytes(10_000), ours)
+            answer(bytes(10_000))
             await until(lambda: not select.select([sock], [], [], 0)[0])
         received = 0
         while datagrams.waiting:
             received += len(await datagrams.read())
         assert MAX_UNREAD_BYTES - 10_000 < received < MAX_UNREAD_BYTES + 10_000
-        peer.sendto(b"later", ours)
+        answer(b"later")
         assert await datagrams.read() == b"later"
-        datagrams.close()
 
 
 async def test_datagram_read_can_be_cancelled_and_retried() -> None:
@@ -236,32 +237,24 @@ async def test_datagrams_wait_for_room_in_the_kernels_buffer() -> None:
 
 async def test_datagrams_of_a_flood_leave_the_loop_to_other_tasks() -> None:
     """`read` takes one datagram in a turn, so a task that waits for the next turn runs after each of them."""
-    with a_udp_socket() as peer:
-        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
-        datagrams.send(b"question")
-        _, ours = peer.recvfrom(100)
+    async with after_a_question() as (datagrams, answer):
         reading = asyncio.create_task(datagrams.read())
         await asyncio.sleep(0)
         for _ in range(20):
-            peer.sendto(b"flood", ours)
+            answer(b"flood")
         assert await reading == b"flood"
         assert len(datagrams._arrived) <= 5  # those of the turns in which the two tasks wake up
-        datagrams.close()
 
 
 async def test_datagrams_of_one_turn_are_limited() -> None:
-    with a_udp_socket() as peer:
-        datagrams = await dial_udp(a_probe(), "127.0.0.1", peer.getsockname()[1])
-        datagrams.send(b"question")
-        _, ours = peer.recvfrom(100)
+    async with after_a_question() as (datagrams, answer):
         waiting = asyncio.create_task(datagrams.wait(PATIENCE))
         await asyncio.sleep(0)
         for _ in range(3 * MAX_TURN_DATAGRAMS):
-            peer.sendto(b"flood", ours)
+            answer(b"flood")
         datagrams._on_event()
         assert len(datagrams._arrived) == MAX_TURN_DATAGRAMS
         assert await waiting
-        datagrams.close()
 
 
 async def test_datagrams_close_a_socket_that_can_not_be_watched() -> None:

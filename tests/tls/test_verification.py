@@ -598,7 +598,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 def test_recalled_handshake_equals_a_verified_one(
     zoo: Zoo, counted: Counted, name: str, authority: str, version: str
 ) -> None:
-    """The chain and all else are the same, whatever the server sends beside it."""
+    """A recalled verification finds the same chain as the first one, also if the server sends more certificates."""
     host = "any.example.test" if name == "wildcard" else "localhost"
     shown = []
     for _ in range(3):
