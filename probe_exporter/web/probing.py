@@ -178,7 +178,7 @@ class Probing:
         assert task is not None
         self.running.add(task)
         try:
-            result = await run(module, target, timeout, warning, self._delays)
+            result = await run(module, target, timeout, warning, self._delays, task)
         except BaseException:
             tally.cancel()
             raise
