@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import cached_property
 from typing import Any
 
-from probe_exporter.config.current import Configuration
 from probe_exporter.config.module import Config, Module
+from probe_exporter.config.reloading import Configuration
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.formats import negotiate
 from probe_exporter.exposition.merging import merged
