@@ -33,7 +33,11 @@ END_OF_OPENMETRICS = b"# EOF\n"
 
 
 MAX_NUMBERS_BYTES = 256 << 10
-"""Bytes of the cache of whole numbers."""
+"""Bytes of the cache of numbers."""
+
+MAX_USUAL_NUMBER = 1000.0
+"""Numbers from 1 up to this are cached, whole or not: a timeout of 9.5, a version of 1.1. Larger ones that are not
+whole are mostly times, which differ."""
 
 _NUMBER_BYTES = 100  # a number and its text, without its characters
 
@@ -71,8 +75,8 @@ def number(value: float) -> str:
 
 
 @remembered(MAX_NUMBERS_BYTES, lambda _, text: _NUMBER_BYTES + 2 * len(text))
-def _whole(value: int) -> str:
-    """Format a whole number. Most are the same in every probe: status codes, versions, flags, sizes, hashes."""
+def _usual(value: float) -> str:
+    """Format a number that is probably the same in every probe: a status code, version, flag, size, hash, timeout."""
     return number(value)
 
 
@@ -91,7 +95,10 @@ def text(samples: Samples, format: Format) -> bytes:
     """Encode a run's samples in the text format or in OpenMetrics."""
     page = _page((key(samples), format.encoding))
     parts = [*page.parts]
-    numbers = [_whole(value) if type(value) is int else number(value) for value in values(samples)]
+    numbers = [
+        _usual(value) if type(value) is int or 1.0 <= value < MAX_USUAL_NUMBER else number(value)
+        for value in values(samples)
+    ]
     parts[1::2] = page.sorted(numbers)
     return _bytes("".join(parts))
 

@@ -86,15 +86,20 @@ class Probing:
         Raises:
             Refused: the request is invalid, or there is no free slot in time.
         """
-        self._refuse_if_draining()
+        if self._draining is not None:
+            self._refuse_if_draining()
         parameters = decode_query(query)
         config, asked = self._configuration.current, parameters.get("module") or DEFAULT_MODULE
-        modules = self._made(config, asked) or await self._make(config, asked)
+        made = config.modules.made(asked)
+        modules = [made] if made is not None else self._made(config, asked) or await self._make(config, asked)
         scrape = _scrape_timeout(request)
         target = parameters.get("target")
         if not target:
             raise Refused(400, "The target parameter is missing")
-        modules = [with_parameters(module, parameters) for module in modules]
+        if len(modules) == 1:  # nearly always
+            modules[0] = with_parameters(modules[0], parameters)
+        else:
+            modules = [with_parameters(module, parameters) for module in modules]
         debug = parameters.get("debug") == "true"
         warning = REPEATED_TARGET if debug and is_repeated(query, "target") else ""
         if len(modules) == 1:
