@@ -189,8 +189,7 @@ def remembered(kind: Hashable, settings: TLSSettings, make: Callable[[], Context
     for source in settings.references:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"tls_config: {source} needs a secret manager: none here")
     stamp = tuple([_stamp(setting, path) for setting, path in settings.files])
-    # Without the server name, which belongs to a connection: requests choose it, and each would add a context.
-    key = (settings.model_copy(update={"server_name": ""}) if settings.server_name else settings, kind)
+    key = (settings.context_key, kind)
     known = _contexts.pop(key, None)
     if known is None and len(_contexts) >= MAX_CONTEXTS:
         del _contexts[next(iter(_contexts))]
