@@ -91,7 +91,7 @@ class Connection:
         self._paused = False  # until `read` takes what arrived
         self._behind = False  # received data is decrypted in the next turn; reading is paused
         self._ended = False
-        self._error: ProbeFailed | None = None
+        self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
 
@@ -128,8 +128,14 @@ class Connection:
 
     def data_received(self, data: bytes) -> None:
         if self._layers:
-            for depth in range(len(self._layers)):
-                data = self._decrypt(depth, data)
+            try:
+                for depth in range(len(self._layers)):
+                    data = self._decrypt(depth, data)
+            except Exception as error:  # a bug, which the prober shall raise: other probes go on
+                self._error = self._error or error
+                self.abort()
+                self._wake()
+                return
             if any(layer.behind for layer in self._layers):
                 self._go_on_next_turn()
         self._deliver(data)
@@ -396,7 +402,6 @@ class Connection:
         """Send unsent data and `last`, then close TLS and the socket. Safe to call twice."""
         stream = self._socket
         if stream is not None and not stream.closing:
-            unsent = stream.unsent
             if not self._ended:  # after the peer's close_notify no answer is needed
                 for layer in reversed(self._layers):
                     last = layer.encrypt(last) if last else b""
@@ -405,7 +410,7 @@ class Connection:
                 if last:
                     stream.write(last)
             stream.close()
-            if unsent:  # the peer may never read it
+            if stream.unsent:  # the peer may never read it
                 asyncio.get_running_loop().call_later(LINGER_SECONDS, stream.abort)
 
     def abort(self) -> None:

@@ -7,9 +7,9 @@ The model:
   and none to pause, to wait for room or to stop.
 * What is reported once has to be used up. `_more` is true while the kernel may hold data that no later event reports.
   A read of less than `READ_BYTES` has emptied the socket, unless (`_thorough`) the peer has closed it or sent urgent
-  data.
+  data. That of a Unix socket stops behind each file descriptor that the peer passes, too.
 * The owner gets calls as of `asyncio.Protocol`, some of them within a call of its own: `connection_lost` in `close`
-  and `abort`. An error of `write` is reported in the next turn of the loop.
+  and `abort`. Errors of the socket are reported in the next turn of the loop.
 * In one turn at most `MAX_TURN_READS` times `READ_BYTES` are received.
 """
 
@@ -91,7 +91,7 @@ class StreamSocket:
         self._throttled = False  # the owner is to pause
         self._paused = False
         self._more = False
-        self._thorough = False
+        self._thorough = sock.family == socket.AF_UNIX
         self._receives_soon = False
 
     def connect(self, address: tuple[Any, ...]) -> asyncio.Future[None]:
@@ -160,7 +160,9 @@ class StreamSocket:
                 self._more = False
                 return
             except OSError as error:
-                self._close(error)
+                # A task that the data before it woke, or that has just written, reads that data first.
+                self._more = False
+                self._loop.call_soon(self._close, error)
                 return
             if not data:
                 self._more = False
