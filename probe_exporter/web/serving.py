@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from probe_exporter.config.current import REFUSALS
+from probe_exporter.config.reloading import REFUSALS
 from probe_exporter.flags import FILES_PER_PROBE, RESERVED_FILES
 from probe_exporter.runner import identify
 from probe_exporter.telemetry.garbage_collection import Collector
