@@ -32,8 +32,10 @@ PYTHONS := /usr/bin/python3.13 /usr/bin/python3 python3 python3.13 python3.11 py
 comma  := ,
 usable = $(firstword $(foreach p,$(PYTHONS),$(shell \
 	$(p) -c 'import sys$(1); sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $(p))))
+# Looked for once, by what makes an environment: each candidate is started, which takes a second where a version manager
+# starts them.
 ifndef PYTHON
-PYTHON := $(or $(call usable,$(comma) venv$(comma) ensurepip),$(call usable))
+PYTHON = $(eval PYTHON := $(or $(call usable,$(comma) venv$(comma) ensurepip),$(call usable)))$(PYTHON)
 endif
 # Twice quiet: errors are printed, and no warnings about indexes and versions that a first-time user can't judge.
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet --quiet
@@ -43,7 +45,7 @@ UNITS  := addresses exposition network prober protocols scrape settings telemetr
 # Without those that hold no Python at the moment, such as modules/: mypy refuses them.
 CODE   := $(foreach d,probe_exporter modules tests benchmarks docs examples deploy,$(if $(wildcard $(d)/*.py),$(d)))
 
-.PHONY: run test quick units lint types fuzz bench sizing instructions memory timings growth docs manifests site constraints clean python
+.PHONY: run test quick units lint types fuzz bench sizing instructions memory timings growth docs manifests site constraints clean
 
 run: $(VENV)/.run
 ifeq ($(ARGS),)
@@ -56,8 +58,9 @@ endif
 test: $(VENV)/.test
 	$(PYTEST) -n $(or $(JOBS),$(MORE)) $(ARGS)
 
+# No test of hypothesis runs, so its plugin need not read every file for constants: a second.
 quick: $(VENV)/.test
-	$(PYTEST) -n $(or $(JOBS),auto) -q -m "not slow and not generated" $(addprefix tests/,$(UNITS)) $(ARGS)
+	$(PYTEST) -n $(or $(JOBS),auto) -q -p no:hypothesispytest -m "not slow and not generated" $(addprefix tests/,$(UNITS)) $(ARGS)
 
 # Prints what `make quick` runs.
 units:
@@ -94,19 +97,19 @@ growth: $(VENV)/.test
 	$(BIN)/python -m benchmarks.growth $(ARGS)
 
 # Debian splits venv from Python: without it `python3 -m venv` fails half-way with a long message. Ask first.
-python:
-ifeq ($(PYTHON),)
-	@echo "probe-exporter needs Python 3.11 or newer, and none is on the PATH. On Debian 12 or Ubuntu 24.04:" >&2
-	@echo "    sudo apt-get install python3 python3-venv" >&2
-	@exit 1
-else
-	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
-	  echo "Python is here, but not its venv module. On Debian and Ubuntu:" >&2; \
-	  echo "    sudo apt-get install $$(basename $$(readlink -f $(PYTHON)) | grep -x 'python3\(\.[0-9]*\)*' || echo python3)-venv" >&2; \
-	  exit 1; }
-endif
+define require_python
+@[ -n "$(PYTHON)" ] || { \
+  echo "probe-exporter needs Python 3.11 or newer, and none is on the PATH. On Debian 12 or Ubuntu 24.04:" >&2; \
+  echo "    sudo apt-get install python3 python3-venv" >&2; \
+  exit 1; }
+@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+  echo "Python is here, but not its venv module. On Debian and Ubuntu:" >&2; \
+  echo "    sudo apt-get install $$(basename $$(readlink -f $(PYTHON)) | grep -x 'python3\(\.[0-9]*\)*' || echo python3)-venv" >&2; \
+  exit 1; }
+endef
 
-$(VENV)/bin/pip: | python
+$(VENV)/bin/pip:
+	$(require_python)
 	@echo "Making a virtual environment in $(VENV) with $(PYTHON)."
 	@$(PYTHON) -m venv $(VENV)
 
@@ -131,7 +134,8 @@ manifests: $(VENV)/.test
 site: $(VENV)/.test
 	$(BIN)/python docs/site.py
 
-constraints: | python
+constraints:
+	$(require_python)
 	rm -rf $(VENV)/fresh
 	$(PYTHON) -m venv $(VENV)/fresh
 	$(VENV)/fresh/bin/pip --quiet install --editable . --requirement tests/requirements.txt

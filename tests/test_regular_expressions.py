@@ -89,6 +89,7 @@ USES = {
     "probe_exporter/web/listening.py": {"_CONTROL": OURS, "_BAD_ESCAPE": OURS},
     "probe_exporter/web/metadata.py": {"_libraries": OURS},
     "probe_exporter/web/parameters.py": {"_BAD_ESCAPE": FIXED, "wants_gzip": RUN},
+    "probe_exporter/web/usual_heads.py": {"_LINE": RUN},
     "probe_exporter/report/advice.py": {"_PLACEHOLDER": OURS},
     "probe_exporter/web/probe_page.py": {"_HOST": APART},
     "modules/ldap.py": {"_ITEM": OURS, "_EXTENSIBLE_ITEM": OURS, "_VALUE": OURS, "_ESCAPE": FIXED},

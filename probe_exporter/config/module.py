@@ -92,7 +92,7 @@ class Module:
         Raises:
             ValueError: with a sentence for the client: a value is missing, not legal, or conflicts with the settings.
         """
-        module, hostname = self.given(request), request.get("hostname")
+        module, hostname = self if self.fill is None else self.given(request), request.get("hostname")
         if not hostname:
             return module
         settings = module.prober.with_hostname(module.settings, hostname)

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from probe_exporter.addresses.cache import remembered
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """An exposition format: its key in `_ENCODERS`, its media type and its escaping of names."""
+    """An exposition format.
+
+    Attributes:
+        encoding: its key in `_ENCODERS`.
+        media: its media type.
+        escaping: its escaping of names.
+        content_type: the value of the Content-Type header.
+    """
 
     encoding: str
     media: str
     escaping: str = "underscores"
+    content_type: str = field(init=False, repr=False)
 
-    @property
-    def content_type(self) -> str:
-        """The value of the Content-Type header."""
-        return f"{self.media}; escaping={self.escaping}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "content_type", f"{self.media}; escaping={self.escaping}")
 
 
 TEXT = Format("text", "text/plain; version=0.0.4; charset=utf-8")

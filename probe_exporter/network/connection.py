@@ -2,25 +2,25 @@
 
 How it works:
 
-* The event loop calls the methods of `asyncio.Protocol`. They keep what arrived, and wake the one reader.
+* A `StreamSocket` calls methods like those of `asyncio.Protocol`. They keep what arrived, and wake the one reader.
 * TLS is a list of layers, the outermost first: a proxy's TLS may have the target's inside. Received data goes through
   them from the first to the last, sent data the other way.
 * A layer decrypts a limited number of records in one turn of the loop. If some are left, `_behind` is true, reading is
   paused, and `_catch_up` goes on in the next turn. `read` reports the end or an error only after that.
-* At `MAX_UNREAD_BYTES` the transport stops reading, so that the peer has to wait until `read` is called.
+* At `MAX_UNREAD_BYTES` the socket stops reading, so that the peer has to wait until `read` is called.
 * Errors of the system and of TLS become `ProbeFailed`. Times are taken when the event loop reports an event.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import os
+import socket
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from probe_exporter.network.stream_socket import StreamSocket
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.prober.run import Probe
@@ -61,7 +61,7 @@ class Secure(NamedTuple):
     server_name: str
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """One byte stream to a target: plain, TLS, or TLS within TLS. Made by `connect`, `dial` or `dial_unix`.
 
     ``with await connect(…) as connection:`` closes it at the end of the block.
@@ -82,7 +82,7 @@ class Connection(asyncio.Protocol):
         self.last_byte_at = 0.0
         self.address = ""
         self.handshake: handshake.Handshake | None = None
-        self._transport: asyncio.Transport | None = None
+        self._socket: StreamSocket | None = None
         self._layers: list[Layer] = []  # the first is the outermost: its records are what is on the wire
         self._arrived: list[bytes] = []
         self._held = 0  # bytes in _arrived
@@ -95,11 +95,36 @@ class Connection(asyncio.Protocol):
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
 
-    # Called by the event loop.
+    def open(self, sock: socket.SocketType, address: tuple[Any, ...]) -> asyncio.Future[None]:
+        """Connect a socket that does not block. Await the result; if that fails, call `abort`.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        Args:
+            address: as the `socket` module takes it.
+
+        Raises:
+            OSError: the peer can't be connected to, at once or when the result is awaited.
+        """
+        self._socket = stream = StreamSocket(sock, self)
+        return stream.connect(address)
+
+    def adopt(self, sock: socket.SocketType) -> None:
+        """Keep a connected socket that does not block; close it if that fails.
+
+        Raises:
+            OSError: the system has no memory for another one.
+        """
+        self._socket = stream = StreamSocket(sock, self)
+        self.connection_made()
+        try:
+            stream.start()
+        except BaseException:
+            stream.abort()
+            raise
+
+    # Called by the socket.
+
+    def connection_made(self) -> None:
         self.opened_at = time.perf_counter()
-        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         if self._layers:
@@ -114,14 +139,14 @@ class Connection(asyncio.Protocol):
         if not self._behind:
             self._behind = True
             asyncio.get_running_loop().call_soon(self._catch_up)
-            if self._transport is not None and not self._transport.is_closing() and not self._paused:
-                self._transport.pause_reading()
+            if self._socket is not None and not self._paused:
+                self._socket.pause_reading()
 
     def _catch_up(self) -> None:
         self._behind = False
         self.data_received(b"")
-        if not (self._behind or self._paused) and self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        if not (self._behind or self._paused) and self._socket is not None:
+            self._socket.resume_reading()
 
     def _deliver(self, data: bytes) -> None:
         """Keep data for `read`; stop reading from the peer once there is too much of it."""
@@ -131,23 +156,19 @@ class Connection(asyncio.Protocol):
                 self.first_byte_at = self.last_byte_at
             self._arrived.append(data)
             self._held += len(data)
-            if self._held >= MAX_UNREAD_BYTES and not self._paused and self._transport is not None:
+            if self._held >= MAX_UNREAD_BYTES and not self._paused and self._socket is not None:
                 self._paused = True
-                if not self._behind:
-                    self._transport.pause_reading()
+                self._socket.pause_reading()
         self._wake()
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> None:
         self.last_byte_at = time.perf_counter()
         self._ended = True
         self._wake()
-        return True  # keep our half open: the peer may still read
 
     def connection_lost(self, error: Exception | None) -> None:
-        transport, self._transport = self._transport, None
+        self._socket = None
         if error is not None and not self._ended:
-            if transport is not None and (rest := _unread(transport)):
-                self.data_received(rest)
             self._error = self._error or _lost(error)
         self._ended = True
         self._wake()
@@ -194,10 +215,10 @@ class Connection(asyncio.Protocol):
         data = self._arrived[0] if len(self._arrived) == 1 else b"".join(self._arrived)
         self._arrived.clear()
         self._held = 0
-        if self._paused and self._transport is not None:
+        if self._paused and self._socket is not None:
             self._paused = False
             if not self._behind:
-                self._transport.resume_reading()
+                self._socket.resume_reading()
         return data
 
     async def exactly(self, size: int) -> bytes:
@@ -291,7 +312,7 @@ class Connection(asyncio.Protocol):
             await self._writer
         else:
             await asyncio.sleep(0)  # let other tasks run even if the peer reads as fast as we write
-        if self._transport is None:
+        if self._socket is None:
             raise self._error or ProbeFailed(Reason.CONNECT_CLOSED, "the connection is closed")
 
     async def start_tls(self, probe: Probe, secure: Secure) -> None:
@@ -373,31 +394,31 @@ class Connection(asyncio.Protocol):
 
     def close(self, last: bytes = b"") -> None:
         """Send unsent data and `last`, then close TLS and the socket. Safe to call twice."""
-        transport = self._transport
-        if transport is not None and not transport.is_closing():
-            unsent = transport.get_write_buffer_size()
+        stream = self._socket
+        if stream is not None and not stream.closing:
+            unsent = stream.unsent
             if not self._ended:  # after the peer's close_notify no answer is needed
                 for layer in reversed(self._layers):
                     last = layer.encrypt(last) if last else b""
                     layer.close()
                     last += layer.outgoing()
                 if last:
-                    transport.write(last)
-            transport.close()
+                    stream.write(last)
+            stream.close()
             if unsent:  # the peer may never read it
-                asyncio.get_running_loop().call_later(LINGER_SECONDS, transport.abort)
+                asyncio.get_running_loop().call_later(LINGER_SECONDS, stream.abort)
 
     def abort(self) -> None:
         """Close the socket at once and drop unsent data."""
-        if self._transport is not None:
-            self._transport.abort()
+        if self._socket is not None:
+            self._socket.abort()
 
     def _send(self, data: bytes, depth: int) -> None:
         """Encrypt `data` with the layers outside of `depth`, the inner ones first, and send it."""
-        if data and self._transport is not None:
+        if data and self._socket is not None:
             for layer in reversed(self._layers[:depth]):
                 data = layer.encrypt(data)
-            self._transport.write(data)
+            self._socket.write(data)
 
     def _decrypt(self, depth: int, data: bytes) -> bytes:
         """Return `data` decrypted by the layer at `depth`; send what the layer has to answer."""
@@ -417,20 +438,6 @@ def wake(waiter: asyncio.Future[None] | None) -> None:
     """Let a task continue that waits for a future, if one does."""
     if waiter is not None and not waiter.done():
         waiter.set_result(None)
-
-
-def _unread(transport: asyncio.Transport) -> bytes:
-    """Read what had arrived when a write failed: the event loop drops it, though it may tell why the peer closed.
-
-    Linux keeps what came before a reset. The socket is closed after this.
-    """
-    rest = b""
-    with contextlib.suppress(OSError):
-        while len(rest) < MAX_UNREAD_BYTES and (
-            data := os.read(transport.get_extra_info("socket").fileno(), MAX_UNREAD_BYTES)
-        ):
-            rest += data
-    return rest
 
 
 def _lost(error: Exception) -> ProbeFailed:

@@ -64,7 +64,7 @@ class Datagrams:
 
     # Called by the event loop.
 
-    def _on_event(self) -> None:
+    def _on_event(self, events: int) -> None:
         """Receive what has arrived, or an error of the socket; send what is unsent."""
         sock = self._socket
         if sock is None:

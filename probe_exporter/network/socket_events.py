@@ -5,8 +5,8 @@ The model:
 * The event loop watches an epoll, and the epoll watches the sockets: it is readable while an event of one of them is
   pending.
 * To watch a socket takes one system call. To stop takes none, since the kernel forgets a socket that is closed.
-* A socket's function is called as long as the socket is readable, or has an error. It reads what it wants, and the rest
-  is reported in the next turn of the loop.
+* The function of a socket for datagrams is called as long as the socket is readable, or has an error. It reads what it
+  wants, and the rest is reported in the next turn of the loop. That of a stream is called once for each change.
 * `MAX_TURN_SOCKETS` sockets get a call in one turn. The kernel reports the others first in the next turn.
 """
 
@@ -27,14 +27,21 @@ class SocketEvents:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._epoll = select.epoll()
-        self._called: dict[int, Callable[[], None]] = {}
+        self._called: dict[int, Callable[[int], None]] = {}
         loop.add_reader(self._epoll, self._call)
         weakref.finalize(loop, self._epoll.close)
 
-    def watch(self, sock: socket.SocketType, call: Callable[[], None]) -> None:
-        """Call a function, which must not raise, in each turn in which the socket is readable or has an error."""
+    def watch(self, sock: socket.SocketType, call: Callable[[int], None], events: int = select.EPOLLIN) -> None:
+        """Call a function, which must not raise, with the events of a socket and its errors.
+
+        Args:
+            events: of epoll. With ``EPOLLET`` each is reported once, and otherwise in each turn in which it is so.
+
+        Raises:
+            OSError: the system has no memory to watch another socket.
+        """
         number = sock.fileno()
-        self._epoll.register(number, select.EPOLLIN)
+        self._epoll.register(number, events)
         self._called[number] = call
 
     def watch_for_room(self, sock: socket.SocketType, wanted: bool) -> None:
@@ -42,15 +49,15 @@ class SocketEvents:
         self._epoll.modify(sock.fileno(), select.EPOLLIN | select.EPOLLOUT if wanted else select.EPOLLIN)
 
     def close(self, sock: socket.SocketType) -> None:
-        """Close a watched socket."""
-        del self._called[sock.fileno()]
+        """Close a socket that may be watched."""
+        self._called.pop(sock.fileno(), None)
         sock.close()
 
     def _call(self) -> None:
-        for number, _ in self._epoll.poll(0, MAX_TURN_SOCKETS):
+        for number, events in self._epoll.poll(0, MAX_TURN_SOCKETS):
             call = self._called.get(number)
             if call is not None:  # a function that was called before may have closed this socket
-                call()
+                call(events)
 
 
 _of_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, SocketEvents] = weakref.WeakKeyDictionary()

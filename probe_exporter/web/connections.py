@@ -7,6 +7,7 @@ never closes its connections, as Prometheus does not, reaches a new replica behi
 How a request is answered:
 
 * aiohttp accepts the connection and parses requests into a queue. A connection has one task, which runs `start`.
+  A head whose fields were seen before needs no parser (`usual_heads`).
 * A plain request has a valid head, no body and no upgrade: `Connection.start` answers it in that task.
 * From the first request on that is not plain, aiohttp's own `start` answers all requests of the connection. It knows
   how to read and drop a body, to decline an upgrade, and to refuse what is not HTTP. It makes a task, a request, a
@@ -25,7 +26,7 @@ import resource
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -36,6 +37,7 @@ from aiohttp.web import BaseRequest, RequestHandler, Server, StreamResponse
 
 from probe_exporter.web.answers import Answer, Refused, refusal
 from probe_exporter.web.request import WebRequest
+from probe_exporter.web.usual_heads import UsualHead, UsualHeads
 
 log = logging.getLogger(__name__)
 
@@ -126,16 +128,25 @@ def _internal_error(error: BaseException | None) -> Answer:
     return refusal(Refused(500, "Internal error; the exporter's log has more"))
 
 
+def _is_plain(message: object, payload: object) -> TypeGuard[RawRequestMessage | UsualHead]:
+    """Return whether a request of the queue has a valid head, no body and no upgrade."""
+    return type(message) is UsualHead or (
+        isinstance(message, RawRequestMessage) and payload is EMPTY_PAYLOAD and not message.upgrade
+    )
+
+
 class Connection(RequestHandler):
     """One client's connection. It is in `Connections.unheard` until the head of its next request is complete."""
 
-    __slots__ = ("_all", "_expires", "_finished", "_spoilt", "_stuck", "_tls", "_wire", "busy")
+    __slots__ = ("_all", "_between", "_expires", "_finished", "_ours", "_spoilt", "_stuck", "_tls", "_wire", "busy")
 
     def __init__(self, all: Connections, server: Server, **options: Any) -> None:
         self._finished: asyncio.Future[None] | None = None
         super().__init__(server, **options)
         self._all = all
         self.busy = False  # a request is being answered
+        self._ours = aiohttp.__version__ == COMPARED_AIOHTTP  # `start` answers the requests, and not aiohttp
+        self._between = self._ours  # the parser has nothing of a request, and what it returns is plain
         self._spoilt = False  # invalid HTTP or a chunked body was received, so that the rest is not parsed
         self._expires = all.expiry()
         self._stuck = 0.0  # since when the client has not read the data sent to it
@@ -168,9 +179,14 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._spoilt:
             return
+        if self._between and not self._messages and (head := self._all.heads.find(data)) is not None:
+            self._queue(head)
+            return
         if len(data) <= PIECE:
             self._parse(data)
+            self._between = self._ours and self._ended_with_a_plain_head(data)
         else:
+            self._between = False
             for start in range(0, len(data), PIECE):
                 if not self._spoilt:
                     self._parse(data[start : start + PIECE])
@@ -185,6 +201,29 @@ class Connection(RequestHandler):
         if self._messages and (not isinstance(message := self._messages[-1][0], RawRequestMessage) or message.chunked):
             self._spoilt = True
 
+    def _queue(self, head: UsualHead) -> None:
+        """Put a request into the queue, as aiohttp does with those that it has parsed."""
+        if self._force_close or self._close:
+            return
+        self._request_count += 1
+        self._messages.append((cast("RawRequestMessage", head), EMPTY_PAYLOAD))
+        if (waiter := self._waiter) is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _ended_with_a_plain_head(self, piece: bytes) -> bool:
+        """Return whether the parser is between two requests after a piece; learn the head if the piece is one.
+
+        An empty line ends a head. If the last request has no body, then nothing of a next one has begun.
+        """
+        if not self._messages or not piece.endswith(b"\r\n\r\n"):
+            return False
+        message, payload = self._messages[-1]
+        if not _is_plain(message, payload):
+            return False
+        if self._between and len(self._messages) == 1 and isinstance(message, RawRequestMessage):
+            self._all.heads.learn(piece, message)
+        return True
+
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's closes at once and drops what is being sent
         wire = self._wire
         # TLS has no half-closed connections; event loops log a warning if a protocol asks for one.
@@ -198,7 +237,7 @@ class Connection(RequestHandler):
 
     async def start(self) -> None:
         """Answer one request after another, until the connection closes."""
-        if aiohttp.__version__ != COMPARED_AIOHTTP:
+        if not self._ours:
             await super().start()
             return
         while not self._force_close:
@@ -209,7 +248,8 @@ class Connection(RequestHandler):
                 finally:
                     self._waiter = None
             message, payload = self._messages[0]
-            if not isinstance(message, RawRequestMessage) or payload is not EMPTY_PAYLOAD or message.upgrade:
+            if not _is_plain(message, payload):
+                self._between = self._ours = False
                 await super().start()
                 return
             self._take()
@@ -229,7 +269,7 @@ class Connection(RequestHandler):
         if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
             self._resume_reading_if_drained()
 
-    async def _answer(self, message: RawRequestMessage) -> bool:
+    async def _answer(self, message: RawRequestMessage | UsualHead) -> bool:
         """Answer a plain request; return whether the connection stays open for the next one."""
         self._all.unheard.pop(self, None)
         self.busy = self._request_in_progress = True
@@ -257,7 +297,7 @@ class Connection(RequestHandler):
             self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
         return True
 
-    def _send(self, message: RawRequestMessage, answer: Answer) -> None:
+    def _send(self, message: RawRequestMessage | UsualHead, answer: Answer) -> None:
         """Send the whole response, and note whether the connection stays open.
 
         Raises:
@@ -321,6 +361,7 @@ class Connections:
 
     Attributes:
         answer: answers a request.
+        heads: of the requests before.
     """
 
     def __init__(self, answer: Callable[[WebRequest], Awaitable[Answer]], limits: Limits = Limits()) -> None:
@@ -330,6 +371,7 @@ class Connections:
         """
         self._loop = asyncio.get_running_loop()
         self.answer = answer
+        self.heads = UsualHeads()
         # A client that disconnects cancels its probe.
         self._server = Server(self._respond, handler_cancellation=True, request_factory=self._request)
         self._limits = limits

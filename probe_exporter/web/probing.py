@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import cached_property
 from typing import Any
 
-from probe_exporter.config.current import Configuration
 from probe_exporter.config.module import Config, Module
+from probe_exporter.config.reloading import Configuration
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.formats import negotiate
 from probe_exporter.exposition.merging import merged
@@ -86,15 +86,20 @@ class Probing:
         Raises:
             Refused: the request is invalid, or there is no free slot in time.
         """
-        self._refuse_if_draining()
+        if self._draining is not None:
+            self._refuse_if_draining()
         parameters = decode_query(query)
         config, asked = self._configuration.current, parameters.get("module") or DEFAULT_MODULE
-        modules = self._made(config, asked) or await self._make(config, asked)
+        made = config.modules.made(asked)
+        modules = [made] if made is not None else self._made(config, asked) or await self._make(config, asked)
         scrape = _scrape_timeout(request)
         target = parameters.get("target")
         if not target:
             raise Refused(400, "The target parameter is missing")
-        modules = [with_parameters(module, parameters) for module in modules]
+        if len(modules) == 1:  # nearly always
+            modules[0] = with_parameters(modules[0], parameters)
+        else:
+            modules = [with_parameters(module, parameters) for module in modules]
         debug = parameters.get("debug") == "true"
         warning = REPEATED_TARGET if debug and is_repeated(query, "target") else ""
         if len(modules) == 1:
@@ -173,7 +178,7 @@ class Probing:
         assert task is not None
         self.running.add(task)
         try:
-            result = await run(module, target, timeout, warning, self._delays)
+            result = await run(module, target, timeout, warning, self._delays, task)
         except BaseException:
             tally.cancel()
             raise

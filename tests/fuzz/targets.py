@@ -22,6 +22,7 @@ from probe_exporter.config.loading import file_model
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.formats import TEXT
 from probe_exporter.network.connection import Connection
+from probe_exporter.network.stream_socket import StreamSocket
 from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric, Samples
@@ -259,17 +260,18 @@ _SETTINGS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class _DiscardingTransport(asyncio.Transport):
-    """A transport that forgets what is sent."""
+class _DiscardingSocket(StreamSocket):
+    """A socket that forgets what is sent, and receives nothing."""
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        pass
+    def __init__(self) -> None:
+        self.closing = False
 
-    def get_write_buffer_size(self) -> int:
+    @property
+    def unsent(self) -> int:
         return 0
 
-    def is_closing(self) -> bool:
-        return False
+    def write(self, data: bytes) -> None:
+        pass
 
     def pause_reading(self) -> None:
         pass
@@ -291,7 +293,7 @@ def conversation(name: str) -> Target:
     def target(data: bytes) -> None:
         async def connect(*_: object, **__: object) -> Connection:
             connection = Connection()
-            connection.connection_made(_DiscardingTransport())
+            connection._socket = _DiscardingSocket()
             connection.data_received(data)
             connection.eof_received()
             return connection

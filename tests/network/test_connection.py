@@ -207,7 +207,7 @@ async def test_read_returns_data_received_before_reset() -> None:
         connection = await dial(a_probe(), ["127.0.0.1"], port)
         await until(lambda: connection._held == len(b"last words"))
         connection.send(b"go")
-        await until(lambda: connection._transport is None)
+        await until(lambda: connection._socket is None)
         assert await connection.read() == b"last words"
         for _ in range(2):
             assert (await failing(connection.read())).reason is Reason.CONNECT_RESET
@@ -365,7 +365,7 @@ async def test_write_fails_after_close() -> None:
     async with peer(hold) as port:
         connection = await dial(a_probe(), ["127.0.0.1"], port)
         connection.close()
-        await until(lambda: connection._transport is None)
+        await until(lambda: connection._socket is None)
         assert (await failing(connection.write(b"x"))).reason is Reason.CONNECT_CLOSED
 
 

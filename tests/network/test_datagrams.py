@@ -109,7 +109,7 @@ async def test_datagrams_wait_goes_on_after_an_event_that_brings_nothing() -> No
     async with after_a_question() as (datagrams, answer):
         waiting = asyncio.create_task(datagrams.wait(PATIENCE))
         await asyncio.sleep(0)
-        datagrams._on_event()
+        datagrams._on_event(select.EPOLLOUT)
         await asyncio.sleep(0)
         assert not waiting.done()
         answer(b"answer")
@@ -252,7 +252,7 @@ async def test_datagrams_of_one_turn_are_limited() -> None:
         await asyncio.sleep(0)
         for _ in range(3 * MAX_TURN_DATAGRAMS):
             answer(b"flood")
-        datagrams._on_event()
+        datagrams._on_event(select.EPOLLOUT)
         assert len(datagrams._arrived) == MAX_TURN_DATAGRAMS
         assert await waiting
 

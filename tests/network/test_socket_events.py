@@ -39,14 +39,14 @@ async def test_socket_events_call_the_function_of_a_readable_socket_until_it_is_
     (ours, peer), (silent, _) = pair(sockets), pair(sockets)
     events, calls = socket_events(asyncio.get_running_loop()), 0
 
-    def call() -> None:
+    def call(_: int) -> None:
         nonlocal calls
         calls += 1
         if calls >= 3:
             ours.recv(10)
 
     events.watch(ours, call)
-    events.watch(silent, lambda: pytest.fail("this socket has no event"))
+    events.watch(silent, lambda _: pytest.fail("this socket has no event"))
     peer.send(b"once")
     await until(lambda: calls == 3)
     peer.send(b"twice")
@@ -59,7 +59,7 @@ async def test_socket_events_ignore_a_socket_that_another_function_has_closed(so
     (one, first), (other, second) = pair(sockets), pair(sockets)
     events, called = socket_events(asyncio.get_running_loop()), []
 
-    def close_both() -> None:
+    def close_both(_: int) -> None:
         called.append("one of them")
         events.close(one)
         events.close(other)
@@ -77,7 +77,7 @@ async def test_socket_events_call_for_room_only_while_that_is_wanted(sockets: Ex
     ours, _ = pair(sockets)
     events, calls = socket_events(asyncio.get_running_loop()), 0
 
-    def call() -> None:
+    def call(_: int) -> None:
         nonlocal calls
         calls += 1
         events.watch_for_room(ours, False)
@@ -112,7 +112,7 @@ async def test_socket_events_serve_a_limited_number_of_sockets_in_a_turn(sockets
         turns[-1] += 1
 
     for ours, peer in pairs:
-        events.watch(ours, lambda ours=ours: read(ours))  # type: ignore[misc]  # mypy can't infer such a lambda
+        events.watch(ours, lambda _, ours=ours: read(ours))  # type: ignore[misc]  # mypy can't infer such a lambda
         peer.send(b"event")
     await until(lambda: sum(turns) == number)
     assert max(turns) <= MAX_TURN_SOCKETS

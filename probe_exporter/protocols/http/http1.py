@@ -9,8 +9,9 @@ How `Http1ResponseReader` works:
   `take_body`, which raises what is wrong with the body, so that a good head is not lost with it.
 * A head that arrives in one piece is parsed at once. Of one that is larger than `HEAD_PART_BYTES`, each `feed` parses
   the header fields that are complete. So no call works on more than one read from the connection.
-* Nearly all heads are short, arrive in one piece and have nothing unusual. `_usual_fields` parses those with a third of
-  the work. It refuses all others, and `_read_headers` then accepts them or says what is wrong.
+* Nearly all heads are short, arrive in one piece and have nothing unusual. `_read_usual_head` parses those with a fifth
+  of the work, since most lines are remembered from earlier responses. It refuses all others, and `_read_headers` then
+  accepts them or says what is wrong.
 * Heads of informational responses (1xx) are parsed and dropped. They count towards all limits on heads.
 * `feed` reads at most `MAX_CHUNK_STEPS` parts of chunks. `unread` tells that more is there; the caller lets the event
   loop run and calls `proceed`.
@@ -24,7 +25,7 @@ from functools import lru_cache
 
 from probe_exporter.addresses.cache import remembered
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.protocols.http.response import Headers, IncomingResponse
+from probe_exporter.protocols.http.response import Headers, Response
 from probe_exporter.protocols.http.tokens import is_token
 
 MAX_HEAD_BYTES = 10 * 1024 * 1024
@@ -43,10 +44,10 @@ HEAD_PART_BYTES = 64 * 1024
 """Bytes of an incomplete head from which on its complete fields are parsed."""
 
 MAX_USUAL_HEAD_BYTES = 4096
-"""Bytes of a head that `_usual_fields` parses."""
+"""Bytes of a head that `_read_usual_head` parses."""
 
 MAX_USUAL_LINES = 64
-"""Lines of such a head, each of which may have a name that was never seen before."""
+"""Lines of such a head after the first, each of which may be one that was never seen before."""
 
 MAX_CONTENT_LENGTH = 2**63 - 1
 """The largest Content-Length that the original accepts."""
@@ -54,14 +55,20 @@ MAX_CONTENT_LENGTH = 2**63 - 1
 MAX_STATUS_CACHE_BYTES = 64 * 1024
 """Of status lines, most of which are ``HTTP/1.1 200 OK``."""
 
-MAX_NAME_CACHE_BYTES = 256 * 1024
-"""Of names of headers: about 1,000, in one of the two generations of a cache."""
+MAX_FIELD_CACHE_BYTES = 1024 * 1024
+"""Of header lines: about 1,000, in one of the two generations of a cache. All servers share most of them, and the Date
+within one second."""
 
 MAX_CHUNK_LINE_BYTES = 4096
 """Bytes of the line with a chunk's size and extensions, and of all trailers: the original's limit."""
 
 MAX_CHUNK_STEPS = 3000
 """Parts of chunks (size, data, line end) that one call reads: a few milliseconds of work."""
+
+_FIELD_BYTES = 450  # about a line in the cache, with its name and value, without their characters
+
+_NOTHING = bytearray()
+"""The buffer of a head that nothing is missing of. It is replaced, never changed."""
 
 _STATUS_LINE = re.compile(rb"HTTP/(\d\.\d) +(\d{3}|\+\d\d|-00)(?: .*)?", re.DOTALL)
 _HEAD_END = re.compile(rb"\n\r?\n")
@@ -128,7 +135,7 @@ def _too_large(what: str) -> ProbeFailed:
     return ProbeFailed(Reason.HTTP_HEADERS_TOO_LARGE, f"the response's headers are too large: {what}")
 
 
-class Http1ResponseReader(IncomingResponse):
+class Http1ResponseReader(Response):
     """Parses one response: feed it bytes, take the body out piece by piece.
 
     Attributes:
@@ -137,7 +144,7 @@ class Http1ResponseReader(IncomingResponse):
 
     def __init__(self, method: str) -> None:
         super().__init__(method)
-        self._buffer = bytearray()  # bytes of the head that are not parsed yet
+        self._buffer = _NOTHING  # bytes of the head that are not parsed yet
         self._scanned = 0  # bytes of the buffer that do not contain the end of the head
         self._parse_from = HEAD_PART_BYTES  # bytes in the buffer from which on its complete fields are parsed
         self._head_bytes = 0  # parsed
@@ -145,6 +152,7 @@ class Http1ResponseReader(IncomingResponse):
         self._informational = 0
         self._begun: tuple[str, int] | None = None  # version and status of a head that is parsed in parts
         self._fields: Headers = []  # of that head
+        self._announced = -1  # the valid Content-Length; -1 without one
         self._left = -1  # bytes of the body to come; negative if the end of the connection ends the body
         self._chunks: _Chunks | None = None
 
@@ -193,21 +201,21 @@ class Http1ResponseReader(IncomingResponse):
         if not self.head_complete:
             self._wait_for_more(rest[start:] if start else rest)
             return
-        self._buffer = bytearray()
+        self._buffer = _NOTHING
         if start < len(rest) and not self.complete:
             self._feed_body(bytes(rest[start:]))
 
     def _read_usual_head(self, data: bytes) -> int:
         """Parse a head if it is a usual one, and return the place of its end; 0 if it is not."""
         end = data.find(b"\r\n\r\n")
-        if not 0 < end < MAX_USUAL_HEAD_BYTES or data[:5] != b"HTTP/":
+        if not 0 < end < MAX_USUAL_HEAD_BYTES:
             return 0
-        first, _, block = data[:end].partition(b"\r\n")
-        parsed = None if b"\n" in first else _usual_fields(block)  # a line that ends with LF alone ends the first one
-        if parsed is None:
+        lines = data[:end].split(b"\r\n", MAX_USUAL_LINES)
+        version, status = _usual_status(lines.pop(0))
+        fields = dict(map(_usual_field, lines))
+        if "" in fields or not fields or not version:
             return 0
-        version, status = _read_status(first)
-        self.headers, self._by_name = parsed
+        self._take_lines(lines, fields if len(fields) == len(lines) else map(_usual_field, lines))
         self._head_bytes = end + len(b"\r\n\r\n")
         self._accept_head(version, status)
         return self._head_bytes
@@ -258,17 +266,17 @@ class Http1ResponseReader(IncomingResponse):
         if self._begun is None and len(rest) < MAX_HEAD_LINES:  # bytes: too few for too many lines
             first, _, block = rest.partition(b"\n")
             version, status = _read_status(first)
-            self.headers, self._by_name = _read_headers(block), None
+            self.headers = _read_headers(block)
         else:
             self._read_lines(rest)
             assert self._begun is not None
             (version, status), self._begun = self._begun, None
-            self.headers, self._fields, self._by_name = self._fields, [], None
+            self.headers, self._fields = self._fields, []
         self._accept_head(version, status)
 
     def _accept_head(self, version: str, status: int) -> None:
         """Act on the fields of a head, which may be that of an informational response."""
-        chunked = self._take_coding(version)
+        chunked = self.get("transfer-encoding") is not None and self._take_coding(version)
         length = _read_length(self.get_all("content-length"))
         if 100 <= status < 200 and status != 101:
             self._informational += 1
@@ -281,11 +289,10 @@ class Http1ResponseReader(IncomingResponse):
         self.head_complete = True
 
     def _take_coding(self, version: str) -> bool:
-        """Return whether the body is chunked, and remove the header, which concerns this connection only."""
+        """Return whether the body is chunked, and remove its header, which concerns this connection only."""
         codings = self.get_all("transfer-encoding")
-        if codings:
-            self._drop("transfer-encoding")
-        if not codings or version < "1.1":  # HTTP/1.0 has no transfer codings
+        self._drop("transfer-encoding")
+        if version < "1.1":  # HTTP/1.0 has no transfer codings
             return False
         if [coding.lower() for coding in codings] != ["chunked"]:
             raise _not_http(f"its transfer coding {', '.join(codings)[:60]} is unknown")
@@ -293,6 +300,7 @@ class Http1ResponseReader(IncomingResponse):
 
     def _frame(self, chunked: bool, length: int) -> None:
         """Determine where the body ends (RFC 9112, section 6.3)."""
+        self._announced = length
         if self.status == 101 and self._switches():
             self._left = -1  # another protocol follows, without an end
         elif not self.has_body:
@@ -300,16 +308,20 @@ class Http1ResponseReader(IncomingResponse):
         elif chunked:
             self._chunks = _Chunks()
             self._drop("content-length")  # the coding overrides it
+            self._announced = -1
         else:
             self._left = length
             self.complete = length == 0
+
+    @property
+    def content_length(self) -> int:
+        return self._announced if self.has_body or self._to_head else 0
 
     def _switches(self) -> bool:
         return bool(self.get("upgrade")) and any(map(_names_upgrade, self.get_all("connection")))
 
     def _drop(self, unwanted: str) -> None:
         self.headers = [(name, value) for name, value in self.headers if name.lower() != unwanted]
-        self._by_name = None
 
     def _feed_body(self, data: bytes) -> None:
         if self._chunks is not None:
@@ -319,10 +331,13 @@ class Http1ResponseReader(IncomingResponse):
                 self._failure = failed
         elif self._left < 0:
             self._pieces.append(data)
+        elif len(data) < self._left:
+            self._pieces.append(data)
+            self._left -= len(data)
         else:
             self._pieces.append(data[: self._left])
-            self._left -= min(len(data), self._left)
-            self.complete = self._left == 0
+            self._left = 0
+            self.complete = True
 
     def _end(self) -> None:
         if not self.head_complete:
@@ -357,44 +372,39 @@ def _names_upgrade(connection: str) -> bool:
 
 
 @remembered(MAX_STATUS_CACHE_BYTES)
+def _usual_status(line: bytes) -> tuple[str, int]:
+    """Return the version and the code of a status line; an empty version if it is not a usual one.
+
+    A line end within it is unusual: LF alone ends a line, too.
+    """
+    match = None if b"\n" in line else _STATUS_LINE.fullmatch(line)
+    return (match[1].decode("ascii"), int(match[2])) if match else ("", 0)
+
+
 def _read_status(line: bytes) -> tuple[str, int]:
     """Return the version and the code of a status line."""
-    match = _STATUS_LINE.fullmatch(line.removesuffix(b"\r"))
-    if match is None:
+    status = _usual_status(line.removesuffix(b"\r"))
+    if not status[0]:
         raise _not_http(f"its status line is {line[:60]!r}")
-    return match[1].decode("ascii"), int(match[2])
+    return status
 
 
-@remembered(MAX_NAME_CACHE_BYTES)
-def _lower_name(name: str) -> str:
-    """Return a header's name in lower case; empty if it is not one."""
-    return name.lower() if is_token(name) else ""
+_UNUSUAL = "", ""
 
 
-def _usual_fields(block: bytes) -> tuple[Headers, dict[str, list[str]]] | None:
-    """Parse the header lines of a usual head: of printable ASCII, each with a name, and divided by CRLF.
+@remembered(MAX_FIELD_CACHE_BYTES, lambda line, _: _FIELD_BYTES + 2 * len(line))
+def _usual_field(line: bytes) -> tuple[str, str]:
+    """Return a header's name in lower case and its value, if its line is a usual one: printable ASCII with a name.
 
-    Return the headers, and their values by lower-case name; None if something is unusual.
+    For any other line both are empty.
     """
-    if not block.isascii():
-        return None
-    lines = block.decode("ascii").split("\r\n")
-    if len(lines) > MAX_USUAL_LINES or not "".join(lines).isprintable():
-        return None
-    headers: Headers = []
-    by_name: dict[str, list[str]] = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        known = _lower_name(name)
-        if not (known and colon):
-            return None
-        value = value.strip(" ")
-        headers.append((name, value))
-        if known in by_name:
-            by_name[known].append(value)
-        else:
-            by_name[known] = [value]
-    return headers, by_name
+    if not line.isascii():
+        return _UNUSUAL
+    text = line.decode("ascii")
+    name, colon, value = text.partition(":")
+    if not colon or not text.isprintable() or not is_token(name):
+        return _UNUSUAL
+    return name.lower(), value.strip(" ")
 
 
 def _read_headers(block: bytes) -> Headers:

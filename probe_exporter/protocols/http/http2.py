@@ -32,7 +32,7 @@ from probe_exporter.protocols.http.frames import Code, FrameReader, Violation, f
 from probe_exporter.protocols.http.header_block import Field
 from probe_exporter.protocols.http.http1 import MAX_CONTENT_LENGTH, MAX_HEAD_BYTES
 from probe_exporter.protocols.http.request import Request
-from probe_exporter.protocols.http.response import Headers, IncomingResponse
+from probe_exporter.protocols.http.response import Headers, Response
 
 STREAM = 1
 """The only stream that we open."""
@@ -131,7 +131,7 @@ class _FrameRule(NamedTuple):
     size: int | None = None
 
 
-class Http2ResponseReader(IncomingResponse):
+class Http2ResponseReader(Response):
     """Decodes the response on our stream: feed it bytes, send its outgoing frames, take the body piece by piece.
 
     Interim responses are skipped.

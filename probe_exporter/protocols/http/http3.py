@@ -25,7 +25,7 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http import field_section
 from probe_exporter.protocols.http.field_section import Field, SectionTooLarge
 from probe_exporter.protocols.http.http1 import MAX_CONTENT_LENGTH
-from probe_exporter.protocols.http.response import Headers, IncomingResponse
+from probe_exporter.protocols.http.response import Headers, Response
 
 ALPN = "h3"
 
@@ -160,7 +160,7 @@ class FrameSplitter:
         return view[length[1] - before :]
 
 
-class Http3ResponseReader(IncomingResponse):
+class Http3ResponseReader(Response):
     """Decodes one response: feed it the bytes of its stream, take the body piece by piece.
 
     Interim responses and frames of unknown types are skipped.

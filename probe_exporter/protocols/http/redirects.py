@@ -146,7 +146,7 @@ class RedirectFollower:
         if upload is not None:
             upload.seek(0)  # a previous call may have read it
         request = first_request(template, self._client, url, authorization)
-        server_name = self._client.tls_config.server_name or host_only(template.host) or url.host
+        server_name = self._client.tls_config.server_name or (template.host and host_only(template.host)) or url.host
         return self.follow(Hop(request, addresses, server_name), upload)
 
     async def follow(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
@@ -209,9 +209,10 @@ class RedirectFollower:
 
     async def _over_tcp(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
         request, url = hop.request, hop.request.url
+        secure = None
         if url.secure:
             await loading.load()
-        secure = Secure(self.tls(() if request.upgrades else ALPN), hop.server_name) if url.secure else None
+            secure = Secure(self.tls(() if request.upgrades else ALPN), hop.server_name)
         proxy = self._client.proxies.choose(url, hop.addresses)
         if proxy is None:
             addresses = hop.addresses or await self._addresses(hop)
@@ -270,8 +271,10 @@ class RedirectFollower:
     def _leads_on(self, exchange: Exchange, request: Request) -> str | None:
         """Return the Location of a response that is a redirect and is followed; otherwise None."""
         response = exchange.response
+        if response.status not in REDIRECT_CODES:
+            return None
         location = response.get("location")
-        if response.status not in REDIRECT_CODES or not location:
+        if not location:
             return None
         if request.body_file and response.status in (307, 308):
             return None  # the file is not sent twice

@@ -18,7 +18,7 @@ FILES = sorted([*TEMPLATES.iterdir(), *assets.FOLDER.iterdir()])
 async def test_static_file_is_cached_until_it_changes(name: str) -> None:
     answer = await assets.handler(name)(WebRequest("GET", "/", {}), "")
     assert answer.body == (assets.FOLDER / name).read_bytes()
-    fields = answer._fields
+    fields = dict(answer._fields)
     assert "immutable" in fields["Cache-Control"]
     again = await assets.handler(name)(WebRequest("GET", "/", {"If-None-Match": fields["ETag"]}), "")
     assert again.status == 304

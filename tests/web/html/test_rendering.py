@@ -51,7 +51,7 @@ async def test_values_are_escaped() -> None:
 
 async def test_page_forbids_inline_code_and_other_hosts() -> None:
     answer = await Renderer("/").page(WebRequest("GET", "/", {}), "error.html", {"code": 1, "phrase": "", "line": ""})
-    policy = answer._fields["Content-Security-Policy"]
+    policy = dict(answer._fields)["Content-Security-Policy"]
     assert "unsafe" not in policy
     assert policy.startswith("default-src 'none'; style-src 'self'; script-src 'self';")
 
@@ -93,5 +93,5 @@ async def test_page_is_compressed_for_a_client_that_accepts_gzip() -> None:
     values = {"code": 400, "phrase": "Bad Request", "line": HOSTILE}
     request = WebRequest("GET", "/", {"Accept-Encoding": "gzip, deflate, br"})
     answer = await Renderer("/").page(request, "error.html", values)
-    assert answer._fields["Content-Encoding"] == "gzip"
+    assert dict(answer._fields)["Content-Encoding"] == "gzip"
     assert b"&lt;script&gt;" in gzip.decompress(answer.body)
