@@ -15,12 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import socket
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-from probe_exporter.network.stream_socket import StreamSocket
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.prober.run import Probe
@@ -28,6 +26,7 @@ from probe_exporter.tls import evidence, handshake, metrics
 from probe_exporter.tls.handshake import VerificationFailed
 
 if TYPE_CHECKING:
+    from probe_exporter.network.stream_socket import StreamSocket
     from probe_exporter.tls.context import ClientContext
     from probe_exporter.tls.layer import Layer
 
@@ -91,45 +90,26 @@ class Connection:
         self._paused = False  # until `read` takes what arrived
         self._behind = False  # received data is decrypted in the next turn; reading is paused
         self._ended = False
-        self._error: ProbeFailed | None = None
+        self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
 
-    def open(self, sock: socket.SocketType, address: tuple[Any, ...]) -> asyncio.Future[None]:
-        """Connect a socket that does not block. Await the result; if that fails, call `abort`.
-
-        Args:
-            address: as the `socket` module takes it.
-
-        Raises:
-            OSError: the peer can't be connected to, at once or when the result is awaited.
-        """
-        self._socket = stream = StreamSocket(sock, self)
-        return stream.connect(address)
-
-    def adopt(self, sock: socket.SocketType) -> None:
-        """Keep a connected socket that does not block; close it if that fails.
-
-        Raises:
-            OSError: the system has no memory for another one.
-        """
-        self._socket = stream = StreamSocket(sock, self)
-        self.connection_made()
-        try:
-            stream.start()
-        except BaseException:
-            stream.abort()
-            raise
-
     # Called by the socket.
 
-    def connection_made(self) -> None:
+    def connection_made(self, stream: StreamSocket) -> None:
         self.opened_at = time.perf_counter()
+        self._socket = stream
 
     def data_received(self, data: bytes) -> None:
         if self._layers:
-            for depth in range(len(self._layers)):
-                data = self._decrypt(depth, data)
+            try:
+                for depth in range(len(self._layers)):
+                    data = self._decrypt(depth, data)
+            except Exception as error:  # a bug, which the prober shall raise: other probes go on
+                self._error = self._error or error
+                self.abort()
+                self._wake()
+                return
             if any(layer.behind for layer in self._layers):
                 self._go_on_next_turn()
         self._deliver(data)
@@ -396,7 +376,6 @@ class Connection:
         """Send unsent data and `last`, then close TLS and the socket. Safe to call twice."""
         stream = self._socket
         if stream is not None and not stream.closing:
-            unsent = stream.unsent
             if not self._ended:  # after the peer's close_notify no answer is needed
                 for layer in reversed(self._layers):
                     last = layer.encrypt(last) if last else b""
@@ -405,7 +384,7 @@ class Connection:
                 if last:
                     stream.write(last)
             stream.close()
-            if unsent:  # the peer may never read it
+            if stream.unsent:  # the peer may never read it
                 asyncio.get_running_loop().call_later(LINGER_SECONDS, stream.abort)
 
     def abort(self) -> None:

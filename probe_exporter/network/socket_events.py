@@ -57,7 +57,11 @@ class SocketEvents:
         for number, events in self._epoll.poll(0, MAX_TURN_SOCKETS):
             call = self._called.get(number)
             if call is not None:  # a function that was called before may have closed this socket
-                call(events)
+                try:
+                    call(events)
+                except Exception as error:  # a bug, and the events of the others are reported only once
+                    what = {"message": "Unexpected exception for an event of a socket", "exception": error}
+                    asyncio.get_running_loop().call_exception_handler(what)
 
 
 _of_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, SocketEvents] = weakref.WeakKeyDictionary()

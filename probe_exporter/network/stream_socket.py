@@ -7,9 +7,9 @@ The model:
   and none to pause, to wait for room or to stop.
 * What is reported once has to be used up. `_more` is true while the kernel may hold data that no later event reports.
   A read of less than `READ_BYTES` has emptied the socket, unless (`_thorough`) the peer has closed it or sent urgent
-  data.
+  data. That of a Unix socket stops behind each file descriptor that the peer passes, too.
 * The owner gets calls as of `asyncio.Protocol`, some of them within a call of its own: `connection_lost` in `close`
-  and `abort`. An error of `write` is reported in the next turn of the loop.
+  and `abort`. Errors of the socket are reported in the next turn of the loop.
 * In one turn at most `MAX_TURN_READS` times `READ_BYTES` are received.
 """
 
@@ -47,7 +47,7 @@ _READABLE = select.EPOLLIN | select.EPOLLPRI | _CLOSED
 class Owner(Protocol):
     """Whom a `StreamSocket` reports to."""
 
-    def connection_made(self) -> None: ...
+    def connection_made(self, stream: StreamSocket) -> None: ...
     def data_received(self, data: bytes) -> None: ...
     def eof_received(self) -> None: ...
     def connection_lost(self, error: Exception | None) -> None:
@@ -91,7 +91,7 @@ class StreamSocket:
         self._throttled = False  # the owner is to pause
         self._paused = False
         self._more = False
-        self._thorough = False
+        self._thorough = sock.family == socket.AF_UNIX
         self._receives_soon = False
 
     def connect(self, address: tuple[Any, ...]) -> asyncio.Future[None]:
@@ -109,7 +109,7 @@ class StreamSocket:
         if error not in _PENDING:
             raise OSError(error, os.strerror(error))
         self._connected = self._loop.create_future()
-        self.start()
+        self._watch()
         return self._connected
 
     def start(self) -> None:
@@ -118,6 +118,10 @@ class StreamSocket:
         Raises:
             OSError: no more sockets can be watched.
         """
+        self._watch()
+        self._owner.connection_made(self)
+
+    def _watch(self) -> None:
         assert self._socket is not None
         self._events.watch(self._socket, self._on_event, _CHANGES)
 
@@ -143,7 +147,7 @@ class StreamSocket:
             if not connected.done():
                 connected.set_exception(OSError(error, os.strerror(error)))
             return False
-        self._owner.connection_made()
+        self._owner.connection_made(self)
         if not connected.done():
             connected.set_result(None)
         return True
@@ -160,7 +164,9 @@ class StreamSocket:
                 self._more = False
                 return
             except OSError as error:
-                self._close(error)
+                # A task that the data before it woke, or that has just written, reads that data first.
+                self._more = False
+                self._loop.call_soon(self._close, error)
                 return
             if not data:
                 self._more = False

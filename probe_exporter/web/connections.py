@@ -198,8 +198,9 @@ class Connection(RequestHandler):
         super().data_received(piece)
         # A private attribute: aiohttp has no public one that tells invalid HTTP before more data is parsed.
         # No request needs a body, and parsing chunks of a byte takes long: the rest of a chunked one is dropped.
-        if self._messages and (not isinstance(message := self._messages[-1][0], RawRequestMessage) or message.chunked):
-            self._spoilt = True
+        last: object = self._messages[-1][0] if self._messages else None
+        if last is not None and type(last) is not UsualHead:
+            self._spoilt = not isinstance(last, RawRequestMessage) or last.chunked
 
     def _queue(self, head: UsualHead) -> None:
         """Put a request into the queue, as aiohttp does with those that it has parsed."""

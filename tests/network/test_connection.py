@@ -11,6 +11,7 @@ import select
 import socket
 import ssl
 import time
+from typing import Any, cast
 
 import pytest
 import uvloop
@@ -407,10 +408,50 @@ async def test_abort_drops_connection() -> None:
         await asyncio.wait_for(ended.wait(), PATIENCE)
 
 
-async def test_close_releases_socket_if_peer_never_reads(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Otherwise each probe of a stalled peer would leak a descriptor."""
+async def fill(connection: Connection) -> None:
+    """Fill the buffers of the kernel, until it takes no more for several turns of the loop."""
+    assert connection._socket is not None
+    bare = connection._socket._socket
+    assert bare is not None
+    full = 0
+    while full < 20:
+        try:
+            bare.send(bytes(1 << 20))
+            full = 0
+        except BlockingIOError:
+            full += 1
+            await asyncio.sleep(0.005)
+
+
+class BrokenLayer:
+    """A layer of TLS with a bug."""
+
+    behind = False
+
+    def decrypt(self, data: bytes) -> bytes:
+        raise ZeroDivisionError
+
+
+async def test_bug_in_a_layer_is_raised_by_read() -> None:
+    go = asyncio.Event()
+
+    async def play(connected: socket.socket) -> None:
+        await go.wait()
+        await say(connected, b"hello")
+        await hold(connected)
+
+    async with peer(play) as port:
+        connection = await dial(a_probe(), ["127.0.0.1"], port)
+        connection._layers.append(cast("Any", BrokenLayer()))
+        go.set()
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(connection.read(), PATIENCE)
+        assert connection._socket is None
+
+
+@pytest.mark.parametrize("unsent", [True, False])
+async def test_close_releases_socket_if_peer_never_reads(monkeypatch: pytest.MonkeyPatch, unsent: bool) -> None:
+    """Otherwise each probe of a stalled peer would leak a descriptor. What has no room may be the last bytes only."""
     monkeypatch.setattr(connections, "LINGER_SECONDS", 0.2)
     released = asyncio.Event()
 
@@ -424,9 +465,13 @@ async def test_close_releases_socket_if_peer_never_reads(
         connection = await dial(a_probe(), ["127.0.0.1"], port)
         opened = open_descriptors() - before
         assert opened
-        connection.send(bytes(32 << 20))
-        await until(lambda: connection._writer is not None)
-        connection.close()
+        if unsent:
+            connection.send(bytes(32 << 20))
+            await until(lambda: connection._writer is not None)
+        else:
+            await fill(connection)
+        connection.close(b"the last bytes")
+        assert connection._socket is not None
         await until(lambda: bool(opened - open_descriptors()))
         released.set()
 

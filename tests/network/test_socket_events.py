@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -71,6 +72,29 @@ async def test_socket_events_ignore_a_socket_that_another_function_has_closed(so
     await until(lambda: called)
     await asyncio.sleep(0.01)
     assert called == ["one of them"]
+
+
+async def test_socket_events_call_the_other_functions_if_one_raises(sockets: ExitStack) -> None:
+    """Each event is reported once, so that the others would wait for ever."""
+    loop = asyncio.get_running_loop()
+    reported: list[object] = []
+    loop.set_exception_handler(lambda _, context: reported.append(type(context["exception"])))
+    events = socket_events(loop)
+    called = 0
+
+    def fail(_: int) -> None:
+        nonlocal called
+        called += 1
+        raise ZeroDivisionError
+
+    pairs = [pair(sockets) for _ in range(3)]
+    for ours, peer in pairs:
+        events.watch(ours, fail, select.EPOLLIN | select.EPOLLET)
+        peer.send(b"now")
+    await until(lambda: called == 3)
+    for ours, _ in pairs:
+        events.close(ours)
+    assert reported == [ZeroDivisionError] * 3
 
 
 async def test_socket_events_call_for_room_only_while_that_is_wanted(sockets: ExitStack) -> None:

@@ -50,7 +50,8 @@ class Reported:
         """All that was received."""
         return b"".join(self.pieces)
 
-    def connection_made(self) -> None:
+    def connection_made(self, stream: StreamSocket) -> None:
+        assert stream is self.stream or self.stream is None
         self.made += 1
 
     def data_received(self, data: bytes) -> None:
@@ -238,6 +239,34 @@ async def test_reset_is_reported_after_what_came_before_it() -> None:
         await until(lambda: owner.lost)
         assert owner.data == b"last words"
         assert isinstance(owner.lost[0], ConnectionResetError)
+
+
+async def test_reset_is_reported_after_the_tasks_that_the_data_before_it_woke() -> None:
+    async with connected() as (_, owner, peers):
+        lost_before: list[int] = []
+        woken = asyncio.get_running_loop().create_future()
+        woken.add_done_callback(lambda _: lost_before.append(len(owner.lost)))
+        receive = owner.data_received
+
+        def wake(data: bytes) -> None:
+            receive(data)
+            woken.set_result(None)
+
+        owner.data_received = wake  # type: ignore[method-assign]
+        peers.sendall(b"last words")
+        peers.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        peers.close()
+        await until(lambda: owner.lost)
+        assert lost_before == [0]
+
+
+async def test_data_behind_a_file_descriptor_is_received() -> None:
+    """A read of a Unix socket stops behind a descriptor that the peer passes, though more has arrived."""
+    async with paired() as (_, owner, peers):
+        socket.send_fds(peers, [b"one"], [peers.fileno()])
+        socket.send_fds(peers, [b"two"], [peers.fileno()])
+        peers.sendall(b"three")
+        await until(lambda: owner.data == b"onetwothree")
 
 
 # --- sending -----------------------------------------------------------------------------------------------

@@ -144,6 +144,22 @@ async def test_head_after_a_beginning_goes_to_the_parser() -> None:
     assert asked[1][2][0][0] == "X-GET"
 
 
+async def test_beginning_behind_a_usual_head_spoils_nothing() -> None:
+    """The server has the beginning of a request before it answers the one whose fields it knows."""
+    async with serving() as (served, port, asked):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(USUAL)
+        await reader.readuntil(b"done")
+        [connection] = served._server.connections
+        connection.data_received(USUAL)
+        connection.data_received(b"GET /begun HTTP/1.1\r\n")
+        assert b"Connection: close" not in await reader.readuntil(b"done")
+        writer.write(b"Host: x\r\n\r\n")
+        await reader.readuntil(b"done")
+        writer.close()
+    assert [path for _, path, _ in asked][-1] == "/begun"
+
+
 async def test_second_request_needs_no_parser(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed = []
     parse = connections.Connection._parse
