@@ -2,7 +2,7 @@
 
 Its base class is pyOpenSSL's connection, for methods that few probes call and for its exceptions. pyOpenSSL keeps a
 weak reference for each connection, wraps each certificate that is verified in two objects, and raises an exception
-where OpenSSL needs more data. Without all that a probe takes 7 % fewer instructions, OpenSSL's aside. pyOpenSSL has no
+where OpenSSL needs more data. Without all that a probe takes 4 % fewer instructions, OpenSSL's aside. pyOpenSSL has no
 public way around it, hence the private names.
 
 OpenSSL calls `_judge` about each certificate while `shake` runs. Other threads may run a handshake meanwhile, so the
