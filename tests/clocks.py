@@ -23,12 +23,14 @@ import selectors
 import termios
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+
+from probe_exporter.network import socket_events
 
 HANG_SECONDS = 120.0
 """Real seconds after which the clock of a `StandingLoop` jumps forward, so that a test that hangs times out."""
@@ -170,7 +172,7 @@ class _SkippingSelector(selectors.DefaultSelector):
             return super().select(timeout)
         waited = IDLE_SECONDS
         ready = super().select(IDLE_SECONDS)
-        if not ready and not idle(self):
+        if not ready and not idle(self, sockets_of(self._loop)):
             waited = QUIET_SECONDS
             ready = super().select(QUIET_SECONDS - IDLE_SECONDS)
         if not ready:
@@ -178,21 +180,34 @@ class _SkippingSelector(selectors.DefaultSelector):
         return ready
 
 
-def idle(selector: selectors.BaseSelector) -> bool:
-    """Return whether nothing of this process can cause an event: no sent data, no waiting writer, no busy thread."""
-    return not any(map(_expects, selector.get_map().values())) and not any(
-        map(_works, Path("/proc/self/task").iterdir())
+def sockets_of(loop: asyncio.AbstractEventLoop) -> Collection[int]:
+    """Return the descriptors that the loop watches with the epoll of `socket_events`."""
+    events = socket_events._of_loops.get(loop)
+    return [*events._called] if events is not None else []
+
+
+def idle(selector: selectors.BaseSelector, more: Collection[int] = ()) -> bool:
+    """Return whether nothing of this process can cause an event: no sent data, no waiting writer, no busy thread.
+
+    Args:
+        more: descriptors of sockets that the selector does not have.
+    """
+    keys = [*selector.get_map().values()]
+    return not (
+        any(key.events & selectors.EVENT_WRITE for key in keys)
+        or any(map(_has_sent, (*(key.fd for key in keys), *more)))
+        or any(map(_works, Path("/proc/self/task").iterdir()))
     )
 
 
-def _expects(key: selectors.SelectorKey) -> bool:
-    """Return whether a socket waits until it can send, or has sent data that is not acknowledged yet."""
+def _has_sent(number: int) -> bool:
+    """Return whether a socket has data that is not acknowledged yet."""
     unacknowledged = array.array("i", [0])
     try:
-        fcntl.ioctl(key.fd, termios.TIOCOUTQ, unacknowledged)
+        fcntl.ioctl(number, termios.TIOCOUTQ, unacknowledged)
     except OSError:  # a socket that listens, or a pipe
-        return bool(key.events & selectors.EVENT_WRITE)
-    return bool(key.events & selectors.EVENT_WRITE or unacknowledged[0])
+        return False
+    return bool(unacknowledged[0])
 
 
 def _works(thread: Path) -> bool:

@@ -53,6 +53,18 @@ def test_loop_with_unacknowledged_data_is_not_idle(
     assert not idle(selector)
 
 
+def test_unacknowledged_data_of_a_socket_outside_of_the_selector_counts_too(
+    selector: selectors.BaseSelector, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    selector.unregister(ends[0])
+    ends[0].setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            ends[0].send(bytes(1 << 20))
+    assert idle(selector)
+    assert not idle(selector, [ends[0].fileno()])
+
+
 def test_loop_with_a_waiting_writer_is_not_idle(
     selector: selectors.BaseSelector, ends: tuple[socket.socket, socket.socket]
 ) -> None:
