@@ -274,6 +274,7 @@ def writable(sock: socket.socket) -> bool:
     return bool(select.select([], [sock], [], 0)[1])
 
 
+@pytest.mark.slow
 async def test_read_buffer_is_bounded_if_peer_floods() -> None:
     """Unread data stays in the peer's and the kernel's buffers; later reads return all of it."""
     sent = 0
@@ -449,6 +450,7 @@ async def test_bug_in_a_layer_is_raised_by_read() -> None:
         assert connection._socket is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unsent", [True, False])
 async def test_close_releases_socket_if_peer_never_reads(monkeypatch: pytest.MonkeyPatch, unsent: bool) -> None:
     """Otherwise each probe of a stalled peer would leak a descriptor. What has no room may be the last bytes only."""
@@ -704,6 +706,7 @@ async def test_starttls_rejects_injected_plaintext(pki: Pki) -> None:
     assert failed.reason is Reason.TLS_HANDSHAKE
 
 
+@pytest.mark.slow
 async def test_tls_reads_large_response_with_bounded_buffer(pki: Pki) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pki.directory / "leaf.pem", pki.directory / "leaf.key")

@@ -121,6 +121,7 @@ async def test_flood_of_tls_messages_without_data_ends_the_connection(
     expect_cheaper(longest, limit(), "a turn of the event loop")
 
 
+@pytest.mark.slow
 async def test_flood_of_tiny_tls_records_shares_the_loop(pki: Pki, tmp_path: Path) -> None:
     got, failure, longest = await flooded(pki, tmp_path, tiny_records)
     assert (got, failure) == (45_000, None)
@@ -235,6 +236,7 @@ async def test_handshake_with_slow_keys_shares_the_loop(pki: Pki, tmp_path: Path
     expect_cheaper(max(taken), limit(), "a turn of the event loop")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("length", "names"), [(90, 0), (1, 3000), (20, 2000)])
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 async def test_handshake_with_very_many_certificates_or_names_shares_the_loop(
@@ -258,6 +260,7 @@ async def test_handshake_with_very_many_certificates_or_names_shares_the_loop(
     expect_cheaper(max(taken), limit(), "a turn of the event loop")
 
 
+@pytest.mark.slow
 async def test_handshake_cancelled_while_a_thread_works_on_it(
     pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -178,6 +178,7 @@ async def test_quic_dial_refuses_unusable_settings(pki: Pki) -> None:
 # --- going on ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_quic_sends_keep_alive(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the client waits for a slow response, it sends pings."""
     monkeypatch.setattr(quic, "KEEP_ALIVE", 0.05)
