@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gzip
 import http.client
 import itertools
 import json
@@ -29,6 +30,7 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.measure import AS_PROMETHEUS
 from benchmarks.probes import PROBES, Probe
 from benchmarks.targets import serving
 from tests.exporters import ROOT, probe_path
@@ -56,7 +58,10 @@ def main() -> int:
     """Count, print a table, and compare or write the budget. Return 1 if a budget is exceeded, else 0."""
     options = _arguments()
     chosen = [probe for probe in PROBES if not options.probes or probe.name in options.probes]
-    counts = count(chosen, options.python)
+    counts = count(chosen, options.python, AS_PROMETHEUS if options.as_prometheus else {})
+    if options.as_prometheus:
+        print(table(counts, {}))
+        return 0
     budget = json.loads(BUDGET.read_text())
     counted = python(options.python)
     if budget["python"] == counted and not options.write:
@@ -82,6 +87,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--python", type=interpreter, default=sys.executable,
         help="interpreter that runs the exporter, with its libraries installed (default: the one that runs this)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--as-prometheus", action="store_true",
+        help="send the headers of Prometheus, so that answers are compressed; compare with nothing",
     )  # fmt: skip
     options = parser.parse_args()
     if unknown := set(options.probes) - set(names):
@@ -135,8 +144,12 @@ def table(counts: Mapping[str, Count], budget: Mapping[str, int]) -> str:
 # --- counting ------------------------------------------------------------------------------------------------
 
 
-def count(probes: Sequence[Probe], program: str) -> dict[str, Count]:
-    """Return the instructions of a probe, by its name, if this interpreter runs the exporter."""
+def count(probes: Sequence[Probe], program: str, headers: Mapping[str, str] = {}) -> dict[str, Count]:
+    """Return the instructions of a probe, by its name, if this interpreter runs the exporter.
+
+    Args:
+        headers: of the requests.
+    """
     counts: dict[str, Count] = {}
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -147,7 +160,7 @@ def count(probes: Sequence[Probe], program: str) -> dict[str, Count]:
             for probe in probes:
                 print(f"{probe.name} ...", file=sys.stderr)
                 path = probe_path(module=probe.name, target=probe.target.format(**ports))
-                counts[probe.name] = exporter.count([path])
+                counts[probe.name] = exporter.count([path], headers)
     return counts
 
 
@@ -168,7 +181,7 @@ def simulated(directory: Path, program: str = sys.executable) -> Iterator[Simula
         yield Simulated(process.pid, port, directory)
 
 
-def ask(port: int, paths: Iterable[str]) -> None:
+def ask(port: int, paths: Iterable[str], headers: Mapping[str, str] = {}) -> None:
     """Request probes one after another, on one connection.
 
     Raises:
@@ -176,9 +189,11 @@ def ask(port: int, paths: Iterable[str]) -> None:
     """
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as client:
         for path in paths:
-            client.request("GET", path)
-            text = client.getresponse().read().decode()
-            if "\nprobe_success 1\n" not in text:
+            client.request("GET", path, headers=dict(headers))
+            answer = client.getresponse()
+            body = answer.read()
+            text = (gzip.decompress(body) if answer.headers["Content-Encoding"] == "gzip" else body).decode()
+            if not re.search(r"^probe_success 1(\.0)?$", text, re.MULTILINE):
                 raise SystemExit(f"{path} failed:\n{text}")
 
 
@@ -190,18 +205,19 @@ class Simulated:
         self._directory = directory
         self._port = port
 
-    def count(self, paths: Sequence[str]) -> Count:
+    def count(self, paths: Sequence[str], headers: Mapping[str, str] = {}) -> Count:
         """Return the instructions of one probe, the mean of `PROBES_TO_COUNT`.
 
         Args:
             paths: of the probes, in turn; each is requested at least once before the count begins.
+            headers: of the requests.
         """
         turns = itertools.cycle(paths)
-        ask(self._port, itertools.islice(turns, max(PROBES_TO_WARM_UP, len(paths))))
+        ask(self._port, itertools.islice(turns, max(PROBES_TO_WARM_UP, len(paths))), headers)
         self._control("--instr=on")
-        ask(self._port, itertools.islice(turns, 1))  # so that the simulator has translated the code
+        ask(self._port, itertools.islice(turns, 1), headers)  # so that the simulator has translated the code
         self._control("--zero")
-        ask(self._port, itertools.islice(turns, PROBES_TO_COUNT))
+        ask(self._port, itertools.islice(turns, PROBES_TO_COUNT), headers)
         self._control("--dump")
         self._control("--instr=off")
         (dump,) = self._directory.glob("counts.*")

@@ -11,7 +11,7 @@ from typing import Any
 
 from docs.key_examples import EXAMPLES
 from probe_exporter import flags
-from probe_exporter.config.current import Configuration, Source
+from probe_exporter.config.reloading import Configuration, Source
 from probe_exporter.config.schema import json_schema
 from probe_exporter.history.memory import MemoryHistory
 from probe_exporter.history.probe_log import ProbeLog

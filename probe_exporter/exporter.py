@@ -16,7 +16,7 @@ from pathlib import Path
 import uvloop
 
 from probe_exporter import flags
-from probe_exporter.config.current import REFUSALS, Configuration
+from probe_exporter.config.reloading import REFUSALS, Configuration
 from probe_exporter.flags import Flags
 from probe_exporter.history.memory import History, HistoryError, MemoryHistory
 from probe_exporter.history.probe_log import ProbeLog

@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from probe_exporter.config.current import REFUSALS, Configuration, Source
 from probe_exporter.config.module import ConfigError
+from probe_exporter.config.reloading import REFUSALS, Configuration, Source
 from probe_exporter.flags import Flags
 from probe_exporter.plugins.loader import LoaderError, load_probers
 from probe_exporter.telemetry import logs

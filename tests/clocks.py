@@ -16,11 +16,16 @@ A file chooses its loop by a fixture `new_loop` that returns the class; without 
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import selectors
+import termios
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -31,6 +36,9 @@ HANG_SECONDS = 120.0
 QUIET_SECONDS = 0.1
 """Real seconds without any event after which the loop of `clock` counts as idle. An acknowledgement of the kernel may
 take 40 ms."""
+
+IDLE_SECONDS = 0.02
+"""The same for a loop of which `idle` is true."""
 
 SETTLING_TURNS = 10
 """Iterations of the loop that `settle` runs."""
@@ -160,7 +168,39 @@ class _SkippingSelector(selectors.DefaultSelector):
         """Wait for events, but not for a timer."""
         if timeout is None or timeout <= QUIET_SECONDS or self._loop.threads_at_work:
             return super().select(timeout)
-        ready = super().select(QUIET_SECONDS)
+        waited = IDLE_SECONDS
+        ready = super().select(IDLE_SECONDS)
+        if not ready and not idle(self):
+            waited = QUIET_SECONDS
+            ready = super().select(QUIET_SECONDS - IDLE_SECONDS)
         if not ready:
-            self._clock.ahead += timeout - QUIET_SECONDS
+            self._clock.ahead += timeout - waited
         return ready
+
+
+def idle(selector: selectors.BaseSelector) -> bool:
+    """Return whether nothing of this process can cause an event: no sent data, no waiting writer, no busy thread."""
+    return not any(map(_expects, selector.get_map().values())) and not any(
+        map(_works, Path("/proc/self/task").iterdir())
+    )
+
+
+def _expects(key: selectors.SelectorKey) -> bool:
+    """Return whether a socket waits until it can send, or has sent data that is not acknowledged yet."""
+    unacknowledged = array.array("i", [0])
+    try:
+        fcntl.ioctl(key.fd, termios.TIOCOUTQ, unacknowledged)
+    except OSError:  # a socket that listens, or a pipe
+        return bool(key.events & selectors.EVENT_WRITE)
+    return bool(key.events & selectors.EVENT_WRITE or unacknowledged[0])
+
+
+def _works(thread: Path) -> bool:
+    """Return whether another thread of this process runs, or would run if it had a core."""
+    if int(thread.name) == threading.get_native_id():
+        return False
+    try:
+        state = (thread / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # it has ended
+        return True
+    return state != "S"

@@ -1,4 +1,4 @@
-"""Fixtures and hooks for all tests: the event loop of `async def` tests, hypothesis' profile, no skipping in CI."""
+"""Hooks for all tests: `async def` tests, ids, order, no skipping in CI. Fixtures are in `tests.fixtures`."""
 
 from __future__ import annotations
 
@@ -7,60 +7,34 @@ import gc
 import inspect
 import os
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
-import uvloop
-from hypothesis import HealthCheck, settings
-
-from probe_exporter.config import loading
-from probe_exporter.prober.declaration import Prober
-from probe_exporter.settings.block import Settings
-from probe_exporter.values import pool
-from tests import forkserver
-from tests.clocks import Clock, clock
-from tests.cost import ignore_earlier_objects
-from tests.targets import Pki
-
-__all__ = ["clock"]  # a fixture
 
 IN_CI = os.environ.get("CI") == "true"
-
-os.environ.setdefault("GOGC", "800")
-"""Prometheus, promtool and the original spend a quarter of their time on collecting garbage of some MiB without it."""
 
 MAX_ASYNC_TEST_SECONDS = 300.0
 """An asynchronous test that takes longer fails. This only ends a test that hangs: no test is judged by its duration."""
 
-# A slow machine must not fail a property: no deadline, no check of the speed. CI uses the same examples each time.
-settings.register_profile(
-    "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=IN_CI, print_blob=True
-)
-settings.load_profile("suite")
-
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
-pytest_plugins = [
-    "tests.repeating",
-    "tests.first_cases",
+pytest_plugins = ["tests.repeating", "tests.first_cases"]
+
+FIXTURES = [
+    "tests.fixtures",
     *[f"tests.servers.{path.stem}" for path in sorted(Path(__file__).parent.glob("servers/[!_]*.py"))],
 ]
 """Each file of servers has the fixture that starts its server."""
 
 
-@pytest.fixture
-def new_loop(request: pytest.FixtureRequest) -> NewLoop:
-    """Return the factory of an asynchronous test's event loop: uvloop, as in production. A file may override it.
-
-    A test that uses the fixture `clock` runs on the loop of that clock.
-    """
-    if "clock" not in request.fixturenames:
-        return uvloop.new_event_loop
-    clock: Clock = request.getfixturevalue("clock")
-    return clock.new_loop
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the fixtures where tests run. The process that only starts those of pytest-xdist begins a second earlier."""
+    if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":
+        for name in FIXTURES:
+            config.pluginmanager.import_plugin(name)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -129,8 +103,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from the tests themselves: hundreds of them call it, at a quarter of a second each."""
-    ignore_earlier_objects()
+    """Keep the garbage collector from the tests themselves: hundreds of them call it, at a quarter of a second each.
+
+    Garbage of the collection is kept, too. It is some megabytes, and would take half a second in each process.
+    """
+    gc.freeze()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -142,38 +119,6 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         raise pytest.UsageError(f"the id has an address, so that it changes from process to process: {item.nodeid}")
     if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
         item.add_marker("generated")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _models_are_built_once() -> None:
-    """Keep the model of a file for other files with the same probers.
-
-    Thousands of cases load a file of one module. Without this, two thirds of their time would go into models.
-    """
-    build, built = loading.file_model, dict[object, type[Settings]]()
-
-    def file_model(used: Mapping[str, Prober[Any]], known: Iterable[str] = ()) -> type[Settings]:
-        key = tuple(used.items()), tuple(known)
-        if key not in built:
-            built[key] = build(used, known)
-        return built[key]
-
-    loading.file_model = file_model
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _processes_end_with_the_session() -> Iterator[None]:
-    """End the fork server and idle helper processes: Python warns of their sockets if they are open when it exits."""
-    yield
-    forkserver.stop()
-    while pool._idle:
-        pool._idle.pop().kill()
-
-
-@pytest.fixture(scope="session")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    """Return the certificates that tests share, made once a session."""
-    return Pki(tmp_path_factory.mktemp("pki"))
 
 
 @pytest.hookimpl(wrapper=True)

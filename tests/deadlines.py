@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 from unittest import mock
 
 from probe_exporter import runner
@@ -63,8 +63,8 @@ async def run_until(reached: Reached, module: Module, target: str, *, grace: flo
     module, probes = watch(module)
     deadlines: list[Deadline] = []
 
-    def deadline(when: float) -> Deadline:
-        deadlines.append(Deadline(when))
+    def deadline(when: float, task: asyncio.Task[Any] | None = None) -> Deadline:
+        deadlines.append(Deadline(when, task))
         return deadlines[-1]
 
     with mock.patch.object(runner, "Deadline", deadline):

@@ -483,6 +483,7 @@ def block(seconds: float) -> Act:
     return act
 
 
+@pytest.mark.slow
 def test_prober_that_blocks_past_its_deadline_is_a_timeout_and_is_named(caplog: pytest.LogCaptureFixture) -> None:
     result = run_in_new_loop(module(block(0.5)), "a target", 0.2)
     assert result.failure is not None
@@ -496,6 +497,7 @@ def test_prober_that_blocks_past_its_deadline_is_a_timeout_and_is_named(caplog: 
     assert fields["late_seconds"] >= 0.3
 
 
+@pytest.mark.slow
 def test_prober_held_up_past_its_deadline_by_another_is_a_timeout_too(caplog: pytest.LogCaptureFixture) -> None:
     async def both() -> Result:
         waiting = asyncio.ensure_future(run(module(wait), "a target", 0.2))

@@ -221,7 +221,10 @@ def test_blocks_and_keys_load_what_they_need(tmp_path: Path, module: str, prober
     assert loaded.libraries & FEW == ({library} if library else set())
 
 
-@pytest.mark.parametrize("module", ["one: {prober: http}", "one: {prober: tcp}"])
+@pytest.mark.parametrize(
+    "module",
+    [*(f"one: {{prober: {name}}}" for name in ("http", "tcp", "icmp")), "one: {prober: dns, dns: {query_name: x}}"],
+)
 def test_probe_without_tls_loads_no_openssl(tmp_path: Path, module: str) -> None:
     """It takes 10 MiB. The target refuses connections: nothing listens on the port."""
     loaded = served(tmp_path, configured(tmp_path, module), paths=["/probe?module=one&target=127.0.0.1:1"])

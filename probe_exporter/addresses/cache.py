@@ -40,7 +40,7 @@ _NOTHING: dict[Any, Any] = {}
 """The old generation of all empty caches: nothing changes an old generation. A new object would outlive a burst."""
 
 _caches: list[Cache[Any, Any]] = []
-"""Those that `remembered` has made: one for each decorated function."""
+"""Those that `remembered` and `lookup` have made: one for each function."""
 
 
 def forget_all() -> None:
@@ -63,11 +63,15 @@ def remembered(
     """
 
     def decorate(function: Callable[[K], V]) -> Callable[[K], V]:
-        results = Cache(function, max_bytes, weigh, max_entry_bytes)
-        _caches.append(results)
-        return results.__getitem__
+        return lookup(Cache(function, max_bytes, weigh, max_entry_bytes))
 
     return decorate
+
+
+def lookup(results: Cache[K, V]) -> Callable[[K], V]:
+    """Return the function that a cache stands for. `forget_all` empties the cache from now on."""
+    _caches.append(results)
+    return results.__getitem__
 
 
 class Cache(dict[K, V]):

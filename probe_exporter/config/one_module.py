@@ -12,9 +12,9 @@ import yaml
 
 from probe_exporter.config import document, loading, nodes
 from probe_exporter.config.changes import Change
-from probe_exporter.config.current import Source
 from probe_exporter.config.module import Config, ConfigError, Module
 from probe_exporter.config.problems import Place
+from probe_exporter.config.reloading import Source
 from probe_exporter.plugins.loader import find_probers, load_file
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.settings.fields import nearest

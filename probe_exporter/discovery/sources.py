@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from probe_exporter.config.current import Configuration
 from probe_exporter.config.discovery import DiscoverySettings
 from probe_exporter.config.module import Config
+from probe_exporter.config.reloading import Configuration
 from probe_exporter.discovery import dns
 from probe_exporter.discovery.files import FileOfTargets
 from probe_exporter.discovery.groups import DiscoveryError, encode

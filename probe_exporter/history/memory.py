@@ -326,17 +326,17 @@ def estimated_size(result: Result) -> int:
     probe, samples = result.probe, result.probe.samples
     total = _RESULT + _SAMPLE * len(samples.plain) + _SPAN * len(probe.spans) + _EVENT * len(probe.lines)
     total += _SERIES * len(samples.series)
-    texts = [span[3] for span in probe.spans]  # what each is about
-    texts.append(result.target)
+    texts = [result.target, *map(_ABOUT, probe.spans)]
     for _, labels in samples.series:
         texts += labels
     for line in probe.lines:
         for value in line[3].values():  # the fields
-            if type(value) is str:
+            kind = type(value)
+            if kind is str:
                 texts.append(value)
-            elif type(value) is float:
+            elif kind is float:
                 total += _FLOAT
-            elif type(value) is int:
+            elif kind is int or kind is bytes:
                 total += sys.getsizeof(value)
             else:
                 total += _size(value)

@@ -29,7 +29,7 @@ from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Text, encode, nearest
 from probe_exporter.settings.regexps import LateRegexp, Regexp
 from probe_exporter.settings.rules import Absent, Block, required
-from probe_exporter.tls import context, metrics
+from probe_exporter.tls import loading, metrics
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
 # --- settings ----------------------------------------------------------------------------------------------
@@ -269,7 +269,10 @@ async def _ask_over_tcp(probe: Probe, settings: DnsSettings, host: str, address:
     secure = None
     if settings.dns_over_tls:
         server_name = settings.tls_config.server_name or host
-        secure = Secure(context.client_context(settings.tls_config), server_name)
+        await loading.load()
+        from probe_exporter.tls.context import client_context  # noqa: PLC0415  # see `loading`
+
+        secure = Secure(client_context(settings.tls_config), server_name)
     with probe.phase("connect", DURATION):
         connection = await opening.dial(probe, [address], port, source=settings.source_ip_address, secure=secure)
     if connection.handshake is not None:

@@ -412,6 +412,8 @@ class _HttpProbe:
         coding = self._plan.coding
         if coding and not exchange.response.has_body:
             coding = ""
+        if not coding and (whole := exchange.arrived()) is not None:
+            return self._take_body(whole, hold, limit)
         with self._probe.phase("transfer"):
             try:
                 if coding not in CODINGS:
@@ -424,6 +426,22 @@ class _HttpProbe:
             finally:
                 self._transfer_seconds = time.perf_counter() - exchange.first_byte_at
         return body if coding in CODINGS else None
+
+    def _take_body(self, whole: bytes, hold: bool, limit: int) -> Body | None:
+        """Take a body that has arrived with the head, as most do; return it if it is valid."""
+        probe, started = self._probe, time.perf_counter()
+        self._body = body = Body(limit=limit, hold=hold)
+        outer, probe.current_phase = probe.current_phase, "transfer"
+        try:
+            if whole:
+                body.take(whole)
+        except ProbeFailed as failed:
+            probe.fail(failed)
+            return None
+        finally:
+            note_phase(probe, "transfer", started)
+            probe.current_phase = outer
+        return body
 
     async def _check_body(self, body: Body, by_cel: bool) -> None:
         settings, text = self._settings, await body.text()

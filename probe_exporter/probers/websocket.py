@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +25,7 @@ from probe_exporter.protocols.dialogue.messages import Messages, MessageSettings
 from probe_exporter.protocols.dialogue.steps import walk
 from probe_exporter.protocols.http import tunnel
 from probe_exporter.protocols.http.http1 import Http1ResponseReader
+from probe_exporter.protocols.http.proxy import Proxy
 from probe_exporter.protocols.http.request import authorization, check_references, own_headers, read_file
 from probe_exporter.protocols.http.response import Headers
 from probe_exporter.protocols.http.settings import HttpClientSettings, HttpHeader
@@ -136,19 +137,15 @@ async def probe_websocket(probe: Probe, settings: WebsocketSettings) -> None:
         running.close()
 
 
+@remembered()
 def _parse(target: str) -> URL:
     """Return the target as an http or https URL, for the upgrade request."""
     if not _URL.match(target):
         raise ProbeFailed(Reason.TARGET_INVALID, f"the target {target!r} is not a ws:// or wss:// URL")
     try:
-        return _parsed(target)
+        return parse("http" + target[2:] if _is_websocket(target) else target)
     except ValueError as error:
         raise ProbeFailed(Reason.TARGET_INVALID, str(error)) from None
-
-
-@remembered()
-def _parsed(target: str) -> URL:
-    return parse("http" + target[2:] if _is_websocket(target) else target)
 
 
 def _is_websocket(target: str) -> bool:
@@ -181,9 +178,9 @@ class _WebsocketProbe:
         if self._url.secure or self._settings.has_tls_config:
             client_context(self._client.tls_config)
 
-    async def resolve(self) -> str:
+    def resolve(self) -> Awaitable[str]:
         """Look up the address."""
-        return await choose_address(self._probe, self._url.host, self._settings, DURATION)
+        return choose_address(self._probe, self._url.host, self._settings, DURATION)
 
     async def open(self, address: str) -> None:
         """Connect and upgrade."""
@@ -227,12 +224,15 @@ class _WebsocketProbe:
             headers += [(name, value.strip(" \t")) for value in values]
         return headers
 
-    async def _dial(self, address: str) -> Connection:
+    def _dial(self, address: str) -> Awaitable[Connection]:
         """Open a TCP connection to the target, through a proxy if the settings have one for it."""
+        proxy = self._client.proxies.choose(self._url, [address])
+        if proxy is not None:
+            return self._dial_through(proxy, address)
+        return opening.dial(self._probe, [address], self._url.port, source=self._settings.source_ip_address)
+
+    async def _dial_through(self, proxy: Proxy, address: str) -> Connection:
         url, probe = self._url, self._probe
-        proxy = self._client.proxies.choose(url, [address])
-        if proxy is None:
-            return await opening.dial(probe, [address], url.port, source=self._settings.source_ip_address)
         own = await tunnel.own_tls(proxy, self._client.tls_config)
         there = await tunnel.addresses(probe, proxy)
         return await tunnel.dial(probe, proxy, there, own, tunnel.destination(proxy, url, [address]), None)
@@ -306,6 +306,9 @@ class _Channel:
     async def receive(self) -> bytes:
         conversation = self._conversation
         while (message := conversation.next()) is None:
+            if conversation.only_waits:
+                conversation.feed(await self._connection.read())
+                continue
             if (failure := conversation.failure) is not None:
                 raise failure
             if answers := conversation.outgoing():  # to pings; a server that does not read them has to wait
@@ -316,13 +319,13 @@ class _Channel:
                 conversation.feed(await self._connection.read())
         return message if isinstance(message, bytes) else await message.joined()
 
-    async def send_text(self, text: bytes) -> None:
+    def send_text(self, text: bytes) -> Awaitable[None]:
         self._conversation.say(text)
-        await self._connection.write(self._conversation.outgoing())
+        return self._connection.write(self._conversation.outgoing())
 
-    async def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> Awaitable[None]:
         self._conversation.send(data)
-        await self._connection.write(self._conversation.outgoing())
+        return self._connection.write(self._conversation.outgoing())
 
 
 prober = Prober("websocket", WebsocketSettings, probe_websocket)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from probe_exporter.config.current import Source
 from probe_exporter.config.dump import dump
+from probe_exporter.config.reloading import Source
 
 EXPORTER = "http://127.0.0.1:9115/"
 """The default of what a client calls the exporter: its URL, with the route prefix and a slash at the end."""

@@ -22,7 +22,8 @@ from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.settings.fields import encode
 from probe_exporter.tls import verifications
 from probe_exporter.tls.certificates import UNREADABLE
-from probe_exporter.tls.layer import Layer, collect
+from probe_exporter.tls.layer import Layer
+from probe_exporter.tls.session import verify_by_judge
 from probe_exporter.tls.settings import TLSSettings, TLSVersion
 from probe_exporter.tls.suites import CIPHERS, GROUPS, TLS13_CIPHERS, VERSIONS
 from probe_exporter.tls.verifications import Verifications
@@ -59,7 +60,7 @@ class ClientContext:
         if self._verifications is not None:
             check_verifiable(server_name)
         try:
-            return Layer(SSL.Connection(self._context, None), server_name.rstrip("."), self._verifications)
+            return Layer(self._context, server_name.rstrip("."), self._verifications)
         except (ValueError, TypeError):
             raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{server_name!r} is not a server name") from None
 
@@ -83,7 +84,7 @@ def make_context(settings: TLSSettings, lowest: TLSVersion, highest: TLSVersion)
     openssl.SSL_CTX_set1_curves_list(context._context, ":".join(GROUPS).encode())  # noqa: SLF001  # see above
     if not settings.insecure_skip_verify:
         _trust(context, settings)
-        context.set_verify(SSL.VERIFY_PEER, collect)
+        verify_by_judge(context)
     elif settings.ca or settings.ca_file:
         _read_authorities(settings)  # not used, but a file that can't be read is an error even so
     return context, _identify(context, settings)
@@ -188,8 +189,7 @@ def remembered(kind: Hashable, settings: TLSSettings, make: Callable[[], Context
     for source in settings.references:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"tls_config: {source} needs a secret manager: none here")
     stamp = tuple([_stamp(setting, path) for setting, path in settings.files])
-    # Without the server name, which belongs to a connection: requests choose it, and each would add a context.
-    key = (settings.model_copy(update={"server_name": ""}) if settings.server_name else settings, kind)
+    key = (settings.context_key, kind)
     known = _contexts.pop(key, None)
     if known is None and len(_contexts) >= MAX_CONTEXTS:
         del _contexts[next(iter(_contexts))]

@@ -2,8 +2,8 @@
 
 How verification works:
 
-* OpenSSL checks the chain and calls `collect` for each error and for each certificate that is good. An error is noted
-  in the `Check`, and verification continues, so that all errors are found: expired, and by an unknown authority.
+* OpenSSL checks the chain and calls `Check.judge` for each error and for each certificate that is good. An error is
+  noted, and verification continues, so that all errors are found: expired, and by an unknown authority.
 * The last call is about the peer's own certificate (depth 0). There the name is compared by Go's rules
   (`name_matching`), and the handshake is refused if anything was wrong, so that OpenSSL sends the alert.
 * Where OpenSSL's verdict is not Go's (`_is_for_servers`), Go's counts.
@@ -12,18 +12,14 @@ How verification works:
 * If verification failed, `VerificationFailed` has the handshake as far as it went, for metrics.
 
 Received data is decrypted in limited steps: `decrypt`, `behind`.
-
-pyOpenSSL raises an exception where OpenSSL needs more data, and has no method that tells how much is waiting. Six
-exceptions in a handshake took 4 % of a probe, and the checks in its methods 2 %, hence the private names.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
-from OpenSSL import SSL, crypto
-from OpenSSL._util import ffi, lib
+from OpenSSL import SSL
 
 from probe_exporter.addresses import literals
 from probe_exporter.addresses.host_names import to_ascii
@@ -31,6 +27,7 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls import chain
 from probe_exporter.tls.certificates import Certificate
 from probe_exporter.tls.handshake import Handshake, VerificationFailed
+from probe_exporter.tls.session import Session
 from probe_exporter.tls.suites import IANA_NAMES, VERSION_NAMES, cipher_of_hello
 from probe_exporter.tls.verifications import Verifications
 
@@ -98,9 +95,6 @@ _NAMELESS = "it has no subjectAltName, and a common name does not count"
 _HELLO_SIZE = 78  # the most of a ServerHello up to the suite
 
 
-_new = ffi.new_allocator(should_clear_after_alloc=False)  # as `ffi.new`, for memory that is written at once
-
-
 class Check:
     """One verification of a peer's certificates.
 
@@ -124,11 +118,27 @@ class Check:
         self.complete = False
         self._nameless = ""  # why the certificate is valid for no name at all
 
-    def note(self, code: int, certificate: crypto.X509) -> None:
+    def judge(self, session: Session, certificate: Any, code: int, depth: int, ok: bool) -> bool:
+        """Note an error and go on; at the peer's own certificate, return the verdict.
+
+        A verification that is recalled ends at once. OpenSSL takes it for failed, which `ignore_verification` is for.
+        """
+        if not ok:
+            if code != _INVALID_PURPOSE or not _is_for_servers(certificate, depth):
+                self.note(code, certificate)
+            return True
+        if depth == 0:
+            return self.check_name(chain.read(certificate))
+        if self.recall(session, depth):
+            session.ignore_verification()
+            return False
+        return True
+
+    def note(self, code: int, certificate: Any) -> None:
         """Add an error of OpenSSL's verification."""
         word = _VERIFY_ERRORS.get(code, f"error_{code}")
         if len(self.faults) < MAX_FAULTS:
-            self.faults.append((certificate.digest("sha256").replace(b":", b"").decode().lower(), word))
+            self.faults.append((chain.fingerprint(certificate).hex(), word))
         if word not in self.errors:
             self.errors.append(word)
 
@@ -141,7 +151,7 @@ class Check:
                 self._nameless = _NAMELESS if leaf.has_readable_extensions else "its extensions can't be read"
         return not self.errors
 
-    def recall(self, connection: SSL.Connection, depth: int) -> bool:
+    def recall(self, session: Session, depth: int) -> bool:
         """Return whether the certificates verified not long ago, for any name, and are for this one.
 
         Args:
@@ -150,7 +160,7 @@ class Check:
         if self._verifications is None or self.sent is not None or self.errors:
             return False
         try:
-            self.sent = chain.sent(connection)
+            self.sent = chain.sent(session)
         except ProbeFailed:  # it is reported after the handshake
             return False
         found = self._verifications.find(self.sent)
@@ -176,19 +186,19 @@ class Layer:
     """A TLS client without I/O: bytes from the peer go in; bytes for the peer, and plain text, come out."""
 
     __slots__ = (
-        *("_check", "_connection", "_hello", "_idle", "_requests_ocsp", "_unread", "_verifications"),
+        *("_check", "_hello", "_idle", "_requests_ocsp", "_session", "_unread", "_verifications"),
         *("behind", "ended", "failure", "handshake"),
     )
 
-    def __init__(self, connection: SSL.Connection, server_name: str, verifications: Verifications | None) -> None:
+    def __init__(self, context: SSL.Context, server_name: str, verifications: Verifications | None) -> None:
         """
         Args:
-            verifications: the successes with the connection's context; None if it does not verify.
+            verifications: the successes with the context; None if it does not verify.
         """
-        self._connection = connection
         self._verifications = verifications
         self._requests_ocsp = False
         self._check = Check(server_name, verifications)
+        self._session = Session(context, self._check.judge)
         self._hello = b""  # what the peer sent first
         self._unread = bytearray()  # received, and not given to OpenSSL yet
         self._idle = 0  # bytes given to OpenSSL since it returned data
@@ -196,14 +206,12 @@ class Layer:
         self.behind = False  # received data is left to decrypt in another turn of the event loop
         self.ended = False  # the peer has sent close_notify
         self.failure: ProbeFailed | None = None  # the peer sent an alert, or broke the protocol
-        connection.set_connect_state()
-        connection.set_app_data(self._check)
         if server_name and literals.literal(server_name) is None:
-            connection.set_tlsext_host_name(to_ascii(server_name).encode("ascii"))
+            self._session.set_tlsext_host_name(to_ascii(server_name).encode("ascii"))
 
     def request_ocsp(self) -> None:
         """Ask the peer for a stapled OCSP response (RFC 6066, 8), before the handshake."""
-        self._connection.request_ocsp()
+        self._session.request_ocsp()
         self._requests_ocsp = True
 
     def advance(self, data: bytes) -> bool:
@@ -215,16 +223,16 @@ class Layer:
         if data:
             if len(self._hello) < _HELLO_SIZE:
                 self._hello += data
-            _give(self._connection._into_ssl, data)  # noqa: SLF001  # see above
+            self._session.give(data)
         try:
-            if not self._shake():
+            if not self._session.shake():
                 return False
         except SSL.Error as error:
             if self._check.errors:
                 raise self._check.failure(self._observe()) from None
             raise ProbeFailed(Reason.TLS_HANDSHAKE, f"the TLS handshake failed: {describe(error)}") from None
         if self._verifications is not None and not self._check.complete:
-            self._check.check_name(next(iter(chain.sent(self._connection)), None))
+            self._check.check_name(next(iter(chain.sent(self._session)), None))
         if self._check.errors:
             self._drop_outgoing()
             raise self._check.failure(self._observe())
@@ -232,21 +240,6 @@ class Layer:
         if self._verifications is not None and self._check.verified is None:
             self._verifications.add(self.handshake.sent, self.handshake.verified or ())
         return True
-
-    def _shake(self) -> bool:
-        """Let OpenSSL go on with the handshake; return whether it is complete.
-
-        Raises:
-            SSL.Error: it failed.
-        """
-        connection = self._connection
-        ssl = connection._ssl  # noqa: SLF001  # see above
-        result = lib.SSL_do_handshake(ssl)
-        if result == 1:
-            return True
-        if lib.SSL_get_error(ssl, result) != lib.SSL_ERROR_WANT_READ:
-            connection._raise_ssl_error(ssl, result)  # noqa: SLF001  # see above
-        return False
 
     def decrypt(self, data: bytes) -> bytes:
         """Return the plain text of what the peer sent, up to a `failure`; nothing more after one.
@@ -264,7 +257,7 @@ class Layer:
         try:
             while work < MAX_TURN_RECORDS:
                 try:
-                    plain.append(self._read())
+                    plain.append(self._session.read_up_to(_MAX_READ_BYTES))
                     self._idle = 0
                     work += 1
                     if work <= _FEW_RECORDS and not self.has_more():
@@ -294,23 +287,8 @@ class Layer:
         if self._idle > MAX_IDLE_BYTES:
             self._fail(f"the peer sent more than {MAX_IDLE_BYTES} bytes of messages without data")
             return MAX_TURN_RECORDS
-        _give(self._connection._into_ssl, piece)  # noqa: SLF001  # see above
+        self._session.give(piece)
         return counted
-
-    def _read(self) -> bytes:
-        """Return the data of the next record.
-
-        Raises:
-            SSL.Error: there is none; `WantReadError` if more has to be received first.
-        """
-        connection = self._connection
-        ssl = connection._ssl  # noqa: SLF001  # see above
-        data = _new("char[]", _MAX_READ_BYTES)
-        size = lib.SSL_read(ssl, data, _MAX_READ_BYTES)
-        if size > 0:
-            return bytes(ffi.buffer(data, size))
-        connection._raise_ssl_error(ssl, size)  # noqa: SLF001  # see above
-        raise SSL.Error  # it has raised already
 
     def _fail(self, what: str) -> None:
         self.failure = ProbeFailed(Reason.TLS_HANDSHAKE, f"TLS broke: {what}")
@@ -322,87 +300,47 @@ class Layer:
         view = memoryview(data)
         with suppress(SSL.Error):
             while view:
-                view = view[self._connection.send(view[:_MAX_CALL_BYTES]) :]
+                view = view[self._session.send(view[:_MAX_CALL_BYTES]) :]
         return self.outgoing()
 
     def outgoing(self) -> bytes:
         """Return the bytes to send to the peer; may be empty."""
-        return _take(self._connection._from_ssl)  # noqa: SLF001  # see above
+        return self._session.take()
 
     def has_more(self) -> bool:
         """Return whether there is received data that has not been returned."""
-        connection = self._connection
-        return bool(self._unread or _waiting(connection._into_ssl) or connection.pending())  # noqa: SLF001  # see above
+        return bool(self._unread) or self._session.is_waiting()
 
     def close(self) -> None:
         """Send close_notify."""
-        with suppress(SSL.Error):
-            self._connection.shutdown()
+        self._session.close()
 
     def _drop_outgoing(self) -> None:
         """Drop what OpenSSL would send after a handshake that we refuse, such as a client certificate."""
         self.outgoing()
 
     def _observe(self) -> Handshake:
-        connection, check = self._connection, self._check
-        name = connection.get_cipher_name()
-        sent = chain.sent(connection) if check.sent is None else check.sent
+        session, check = self._session, self._check
+        name = session.get_cipher_name()
+        sent = chain.sent(session) if check.sent is None else check.sent
         verified = check.verified
         if verified is None and self._verifications is not None and not check.errors:
-            verified = chain.verified(connection)
+            verified = chain.verified(session)
         if sent:
             _ = sent[0].labels  # a cached property: of a large certificate this takes long, and we may be in a thread
         return Handshake(
-            version=VERSION_NAMES.get(connection.get_protocol_version_name(), "unknown"),
+            version=VERSION_NAMES.get(session.version(), "unknown"),
             cipher=IANA_NAMES.get(name, name) if name else cipher_of_hello(self._hello),
             sent=sent,
             verified=verified,
             verify_errors=tuple(check.errors),
             faults=tuple(check.faults),
-            protocol=connection.get_alpn_proto_negotiated().decode("ascii", "replace"),
-            stapled=chain.stapled(connection) if self._requests_ocsp else None,
+            protocol=session.get_alpn_proto_negotiated().decode("ascii", "replace"),
+            stapled=chain.stapled(session) if self._requests_ocsp else None,
         )
 
 
-def _waiting(bio: Any) -> int:
-    """Return the number of bytes in a buffer between us and OpenSSL."""
-    return int(lib.BIO_get_mem_data(bio, ffi.NULL))
-
-
-def _give(bio: Any, data: bytes) -> None:
-    """Put all bytes into such a buffer."""
-    if lib.BIO_write(bio, data, len(data)) != len(data):
-        raise MemoryError
-
-
-def _take(bio: Any) -> bytes:
-    """Take all bytes out of such a buffer."""
-    size = _waiting(bio)
-    if not size:
-        return b""
-    data = _new("char[]", size)
-    return bytes(ffi.buffer(data, max(lib.BIO_read(bio, data, size), 0)))
-
-
-def collect(connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int) -> bool:
-    """Verify callback of OpenSSL: note an error and go on; at the peer's own certificate, return the verdict.
-
-    A verification that is recalled ends at once. OpenSSL takes it for failed, which has no effect with `VERIFY_NONE`.
-    """
-    check = cast("Check", connection.get_app_data())
-    if not ok:
-        if code != _INVALID_PURPOSE or not _is_for_servers(certificate, depth):
-            check.note(code, certificate)
-        return True
-    if depth == 0:
-        return check.check_name(chain.read(certificate))
-    if check.recall(connection, depth):
-        connection.set_verify(SSL.VERIFY_NONE)
-        return False
-    return True
-
-
-def _is_for_servers(certificate: crypto.X509, depth: int) -> bool:
+def _is_for_servers(certificate: Any, depth: int) -> bool:
     """Whether Go takes a certificate that OpenSSL says is for other purposes.
 
     Go knows "any" as an extended key usage, and does not look at the key usage of the server's own certificate.

@@ -36,17 +36,18 @@ NO_CHAIN = -62135596800.0
 def report_handshake(probe: Probe, handshake: Handshake) -> None:
     """Set the TLS metrics of a probe, also if the certificate did not verify."""
     probe.handshake = handshake
-    probe.set(VERSION_INFO, 1, handshake.version)
+    plain, series = probe.samples.plain, probe.samples.series  # `set` would check what these are
+    series[VERSION_INFO, (handshake.version,)] = 1
     if handshake.cipher:
-        probe.set(CIPHER_INFO, 1, handshake.cipher)
+        series[CIPHER_INFO, (handshake.cipher,)] = 1
     for error in handshake.verify_errors:
         probe.set(VERIFY_ERROR_INFO, 1, error)
     if not handshake.sent:
         return
-    probe.set(CERTIFICATE_INFO, 1, *handshake.sent[0].labels)
-    probe.set(EARLIEST_EXPIRY, int(min([certificate.expiry for certificate in handshake.sent])))
+    series[CERTIFICATE_INFO, tuple(handshake.sent[0].labels)] = 1
+    plain[EARLIEST_EXPIRY] = int(min([certificate.expiry for certificate in handshake.sent]))
     if handshake.verified is not None:
-        probe.set(CHAIN_EXPIRY, int(min([certificate.expiry for certificate in handshake.verified])))
+        plain[CHAIN_EXPIRY] = int(min([certificate.expiry for certificate in handshake.verified]))
 
 
 def report_no_chain(probe: Probe, handshake: Handshake) -> None:

@@ -20,6 +20,7 @@ from probe_exporter.tls.certificates import Certificate
 from probe_exporter.tls.context import check_verifiable, make_context, remembered
 from probe_exporter.tls.handshake import Handshake
 from probe_exporter.tls.layer import Check, describe
+from probe_exporter.tls.session import Session
 from probe_exporter.tls.settings import TLSSettings
 from probe_exporter.tls.suites import CIPHERS
 from probe_exporter.tls.verifications import Verifications
@@ -81,14 +82,10 @@ class QuicContext:
     def _verify(self, shown: Handshake, name: str) -> tuple[Certificate, ...]:
         """Return the verified chain; raise as `verify` does."""
         check = Check(name)
-        connection = SSL.Connection(self._context, None)
-        connection.set_connect_state()
-        connection.set_app_data(check)
-        connection.bio_write(_hello_and_certificates(shown.sent))
+        session = Session(self._context, check.judge)
+        session.give(_hello_and_certificates(shown.sent))
         try:
-            connection.do_handshake()
-        except SSL.WantReadError:
-            pass
+            session.shake()
         except (
             SSL.Error
         ) as error:  # keys other than elliptic curves don't fit the suite; that error comes after verification
@@ -96,7 +93,7 @@ class QuicContext:
                 raise ProbeFailed(Reason.TLS_HANDSHAKE, f"unreadable certificates: {describe(error)}") from None
         if check.errors:
             raise check.failure(shown._replace(verify_errors=tuple(check.errors), faults=tuple(check.faults))) from None
-        return chain.verified(connection)
+        return chain.verified(session)
 
 
 def stapled_in(extensions: bytes) -> bytes:

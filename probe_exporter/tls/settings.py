@@ -52,11 +52,16 @@ class TLSSettings(Settings):
     min_version: TLSVersion = "TLS12"
     max_version: TLSVersion = "TLS13"
 
-    @cached_property  # every handshake asks for these two
+    @cached_property  # every handshake asks for these three
     def files(self) -> tuple[tuple[str, str], ...]:
         """The settings that name a file, and the paths."""
         named = (("ca", self.ca_file), ("cert", self.cert_file), ("key", self.key_file))
         return tuple([(key, path) for key, path in named if path])
+
+    @cached_property
+    def context_key(self) -> tuple[object, ...]:
+        """All values but the server name, which belongs to a connection; requests choose it, and would add contexts."""
+        return tuple([value for name, value in self if name != "server_name"])
 
     @cached_property
     def references(self) -> tuple[str, ...]:

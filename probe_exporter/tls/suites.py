@@ -10,7 +10,12 @@ VERSIONS = {
     "TLS12": SSL.TLS1_2_VERSION,
     "TLS13": SSL.TLS1_3_VERSION,
 }
-VERSION_NAMES = {"TLSv1": "TLS 1.0", "TLSv1.1": "TLS 1.1", "TLSv1.2": "TLS 1.2", "TLSv1.3": "TLS 1.3"}
+VERSION_NAMES = {
+    SSL.TLS1_VERSION: "TLS 1.0",
+    SSL.TLS1_1_VERSION: "TLS 1.1",
+    SSL.TLS1_2_VERSION: "TLS 1.2",
+    SSL.TLS1_3_VERSION: "TLS 1.3",
+}
 
 # The original's cipher suites in its order of preference, so that a server chooses the same: OpenSSL's name, IANA's
 # number and name. There are none with RSA key exchange or 3DES.

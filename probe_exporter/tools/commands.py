@@ -28,8 +28,8 @@ from probe_exporter.flags import (
 from probe_exporter.settings.quantities import parse_duration
 
 if TYPE_CHECKING:
-    from probe_exporter.config.current import Source
     from probe_exporter.config.module import Module
+    from probe_exporter.config.reloading import Source
     from probe_exporter.tools.run import Output, PreparedProbe
 
 UNUSABLE = 2
@@ -51,8 +51,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run_tool(given: argparse.Namespace) -> int:
     """Run the subcommand; return the exit code."""
-    from probe_exporter.config.current import REFUSALS  # noqa: PLC0415  # help and usage errors need nothing large
     from probe_exporter.config.one_module import NoModule  # noqa: PLC0415  # the same
+    from probe_exporter.config.reloading import REFUSALS  # noqa: PLC0415  # help and usage errors need nothing large
     from probe_exporter.telemetry import logs  # noqa: PLC0415  # the same
     from probe_exporter.tools.listing import UnknownName  # noqa: PLC0415  # the same
     from probe_exporter.tools.new import CannotWrite  # noqa: PLC0415  # the same
@@ -353,7 +353,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
 
 
 def _source(given: argparse.Namespace) -> Source:
-    from probe_exporter.config.current import Source  # noqa: PLC0415  # see `_run_tool`
+    from probe_exporter.config.reloading import Source  # noqa: PLC0415  # see `_run_tool`
 
     return Source(tuple(given.files), tuple(given.directories), given.expand_env)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from probe_exporter.config.current import Configuration
 from probe_exporter.config.dump import module_to_yaml, modules_to_yaml, targets_to_yaml, to_yaml
 from probe_exporter.config.module import Config, Module
+from probe_exporter.config.reloading import Configuration
 from probe_exporter.web.answers import Answer, Refused, plain
 from probe_exporter.web.html.negotiation import wants_html
 from probe_exporter.web.html.rendering import Renderer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from probe_exporter.config.current import Configuration
+from probe_exporter.config.reloading import Configuration
 from probe_exporter.settings.fields import nearest, shorten
 from probe_exporter.web.answers import Answer, Refused, json_text
 from probe_exporter.web.module_selection import MAX_COMPARED_MODULES, MAX_SHOWN_CHARACTERS

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from probe_exporter.config.current import Configuration
 from probe_exporter.config.module import Config, Module
 from probe_exporter.config.placeholders import Parameter
+from probe_exporter.config.reloading import Configuration
 from probe_exporter.settings.secrets import MASK
 from probe_exporter.web.answers import Answer, Refused
 from probe_exporter.web.html.rendering import MAX_LISTED_MODULES, Renderer

@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from probe_exporter.config.current import Configuration
+from probe_exporter.config.reloading import Configuration
 from probe_exporter.telemetry.lag import Lag
 from probe_exporter.web.answers import Answer, Refused, json_text, plain
 from probe_exporter.web.config_file import LiveWebConfig

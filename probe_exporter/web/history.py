@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from probe_exporter.config.current import Configuration
+from probe_exporter.config.reloading import Configuration
 from probe_exporter.history.details import to_json
 from probe_exporter.history.memory import History, HistoryError, Query
 from probe_exporter.history.record import HistoryDocument, HistoryEntry

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 from probe_exporter import runner
 from probe_exporter.config.catalogue import MetricInfo, ModuleInfo, ProberInfo, metric_info, module_info, prober_info
-from probe_exporter.config.current import Configuration
 from probe_exporter.config.module import Config
+from probe_exporter.config.reloading import Configuration
 from probe_exporter.plugins.inventory import declared
 from probe_exporter.version import VERSION, revision
 from probe_exporter.web.answers import Answer, json_text

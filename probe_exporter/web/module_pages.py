@@ -13,9 +13,9 @@ from urllib.parse import unquote
 
 from probe_exporter import runner
 from probe_exporter.config.catalogue import metric_info, module_info
-from probe_exporter.config.current import Configuration
 from probe_exporter.config.dump import module_to_yaml
 from probe_exporter.config.module import Config, Module
+from probe_exporter.config.reloading import Configuration
 from probe_exporter.history.memory import Query
 from probe_exporter.history.record import HistoryEntry
 from probe_exporter.plugins.inventory import declared, measured

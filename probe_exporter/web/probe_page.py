@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from probe_exporter.config.current import Configuration
 from probe_exporter.config.module import Config
+from probe_exporter.config.reloading import Configuration
 from probe_exporter.history.memory import Query
 from probe_exporter.history.record import HistoryEntry
 from probe_exporter.report.report import Report, of_entry, of_result

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import cached_property
 from typing import Any
 
-from probe_exporter.config.current import Configuration
 from probe_exporter.config.module import Config, Module
+from probe_exporter.config.reloading import Configuration
 from probe_exporter.exposition.encoding import encode
 from probe_exporter.exposition.formats import negotiate
 from probe_exporter.exposition.merging import merged
@@ -178,7 +178,7 @@ class Probing:
         assert task is not None
         self.running.add(task)
         try:
-            result = await run(module, target, timeout, warning, self._delays)
+            result = await run(module, target, timeout, warning, self._delays, task)
         except BaseException:
             tally.cancel()
             raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from probe_exporter.config.current import Configuration
+from probe_exporter.config.reloading import Configuration
 
 
 class Reloads:

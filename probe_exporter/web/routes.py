@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 from prometheus_client.metrics_core import Metric as Family
 
-from probe_exporter.config.current import REFUSALS, Configuration
+from probe_exporter.config.reloading import REFUSALS, Configuration
 from probe_exporter.exposition.encoding import encode_families
 from probe_exporter.exposition.formats import negotiate
 from probe_exporter.history.memory import History

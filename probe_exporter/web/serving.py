@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
-from probe_exporter.config.current import REFUSALS
+from probe_exporter.config.reloading import REFUSALS
 from probe_exporter.flags import FILES_PER_PROBE, RESERVED_FILES
 from probe_exporter.runner import identify
 from probe_exporter.telemetry.garbage_collection import Collector

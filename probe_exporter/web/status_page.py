@@ -7,8 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from probe_exporter.config.current import Configuration
 from probe_exporter.config.module import Config
+from probe_exporter.config.reloading import Configuration
 from probe_exporter.history.memory import Query
 from probe_exporter.history.record import HistoryEntry
 from probe_exporter.prober.failure import Reason

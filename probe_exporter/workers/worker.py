@@ -11,7 +11,7 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from probe_exporter.config.current import REFUSALS
+from probe_exporter.config.reloading import REFUSALS
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.workers.snapshots import snapshot
 

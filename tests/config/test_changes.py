@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from probe_exporter.config import one_module
-from probe_exporter.config.current import Source
 from probe_exporter.config.module import ConfigError
+from probe_exporter.config.reloading import Source
 
 FILE = """
 modules:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from probe_exporter.config.current import Configuration, Source
+from probe_exporter.config.reloading import Configuration, Source
 from probe_exporter.discovery.groups import DiscoveryError
 from probe_exporter.discovery.sources import FAILURE_SECONDS, Sources, UnknownSource
 from probe_exporter.telemetry.counters import Telemetry

@@ -459,6 +459,7 @@ def labelled(run: int, number: int, length: int) -> Samples:
 @pytest.mark.parametrize(
     ("page", "format"), [(text_format._page, TEXT), (protobuf_format._page, PROTOBUF)], ids=["text", "protobuf"]
 )
+@pytest.mark.slow
 def test_cached_pages_take_about_the_memory_that_they_weigh(
     page: Any, format: Format, number: int, length: int
 ) -> None:

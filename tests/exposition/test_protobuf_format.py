@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from google.protobuf import text_format
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -65,6 +65,7 @@ def one(family: Family, format: Format = PROTOBUF) -> Any:
 
 
 @given(samples=filled())
+@settings(max_examples=50)
 def test_samples_are_read_back(samples: Samples) -> None:
     families = decode(encode(samples, PROTOBUF))
     assert same(read(families), wanted(samples))
@@ -74,6 +75,7 @@ def test_samples_are_read_back(samples: Samples) -> None:
 
 
 @given(samples=filled())
+@settings(max_examples=50)
 def test_samples_and_collector_encode_alike(samples: Samples) -> None:
     short, long = encode(samples, PROTOBUF), encode_families(samples.collect(), PROTOBUF)
     assert same(read(decode(short)), read(decode(long)))
@@ -81,6 +83,7 @@ def test_samples_and_collector_encode_alike(samples: Samples) -> None:
 
 
 @given(samples=filled())
+@settings(max_examples=50)
 def test_text_forms_hold_the_same_message(samples: Samples) -> None:
     messages = read(decode(encode(samples, PROTOBUF)))
     spelt = encode(samples, PROTOBUF_TEXT).decode().split("\n\n")

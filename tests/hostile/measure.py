@@ -30,8 +30,8 @@ import uvloop
 
 from probe_exporter import runner
 from probe_exporter.config import one_module
-from probe_exporter.config.current import Configuration, Source
 from probe_exporter.config.module import Module
+from probe_exporter.config.reloading import Configuration, Source
 from probe_exporter.history.memory import MemoryHistory
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.network.connection import Connection

@@ -205,6 +205,7 @@ def test_labels_of_a_sample_are_limited_in_number() -> None:
 
 
 @pytest.mark.parametrize(("read", "end", "kept"), [(text.read, b"", MAX_FAMILIES), (openmetrics.read, b"# EOF\n", 0)])
+@pytest.mark.slow
 def test_families_are_limited_in_number_also_without_samples(read: Read, end: bytes, kept: int) -> None:
     body = b"".join(b"# HELP a%d b\n" % number for number in range(MAX_FAMILIES))
     assert len(taken(read, body + end)[0].families) == kept

@@ -58,6 +58,7 @@ class WatchedPage(Page):
         return [last, *super().take_apart()]
 
 
+@pytest.mark.slow
 async def test_page_is_freed_in_short_turns() -> None:
     page = WatchedPage()
     family = page.begin("a")

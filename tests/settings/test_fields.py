@@ -247,7 +247,7 @@ def test_cel_explains_bad_expression_in_one_line(text: str, reason: str) -> None
 # --- limits of expressions ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [100, MAX_COPIED_ELEMENTS])
+@pytest.mark.parametrize("count", [100, pytest.param(MAX_COPIED_ELEMENTS, marks=pytest.mark.slow)])
 def test_cel_copies_list_within_limit(count: int) -> None:
     assert Cel("body.a.map(x, x * 2.0).size() > 0").evaluate({"a": [1.0] * count}) is True
 

@@ -57,6 +57,7 @@ def test_regexp_accepts_any_number_of_groups_that_add_no_height() -> None:
         assert Regexp(before * 3000 + "x" + after * 3000).text
 
 
+@pytest.mark.slow
 def test_regexp_check_is_linear() -> None:
     with costs_at_most(150):
         Regexp("[a-z]{3}(x|y)" * 20000)

@@ -51,6 +51,7 @@ def created_in_holes(size: int, what: str) -> int:
     reason="this Python has another allocator",
 )
 @pytest.mark.parametrize("size", [48, 112, 512])
+@pytest.mark.slow
 def test_new_objects_are_not_created_among_the_survivors_of_a_burst(size: int) -> None:
     assert created_in_holes(size, "leave") > 200
     assert created_in_holes(size, "fill") < 50

@@ -84,6 +84,7 @@ def test_writer_counts_lines_if_stderr_fails(pipe: tuple[int, int]) -> None:
     output.close()
 
 
+@pytest.mark.slow
 def test_nonblocking_output_drops_what_a_full_pipe_does_not_take() -> None:
     program = f"""
 import os
@@ -100,6 +101,7 @@ print(log_output.dropped() + os.read(reader, 1 << 20).count(b"\\n"), log_output.
 
 
 @pytest.mark.parametrize("replaced", ["None", "open('/dev/full', 'w')", "closed"])
+@pytest.mark.slow
 def test_direct_output_counts_lines_if_stderr_is_unusable(replaced: str) -> None:
     program = f"""
 import sys
@@ -115,6 +117,7 @@ sys.stderr = None
     assert done.stdout == "1\n"
 
 
+@pytest.mark.slow
 def test_closed_standard_descriptors_are_occupied() -> None:
     program = """
 import os

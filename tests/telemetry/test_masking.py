@@ -179,6 +179,7 @@ def test_masking_hides_secret_headers(name: str) -> None:
         ":" * 60_000 + "@",
     ],
 )
+@pytest.mark.slow
 def test_masking_takes_linear_time(text: str) -> None:
     with costs_at_most(5):
         mask_urls(text)

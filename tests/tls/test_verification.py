@@ -891,6 +891,26 @@ def test_context_is_shared_by_server_names() -> None:
         assert client_context(TLSSettings(insecure_skip_verify=True, server_name=name)) is context
 
 
+def test_context_depends_on_every_setting_but_the_server_name() -> None:
+    identity = {"cert": "x", "key": "y"}
+    values: dict[str, object] = {
+        **dict.fromkeys(("ca", "ca_file", "ca_ref", "server_name"), "z"),
+        **dict.fromkeys(("cert", "cert_file", "cert_ref", "key", "key_file", "key_ref"), identity),
+        "insecure_skip_verify": True,
+        "min_version": "TLS10",
+        "max_version": "TLS12",
+    }
+    assert values.keys() == TLSSettings.model_fields.keys()
+    keys = set()
+    for name, value in values.items():
+        kind = name.partition("_")[0]
+        others = {other: text for other, text in identity.items() if value is identity and other != kind}
+        made = {name: "z", **others} if value is identity else {name: value}
+        keys.add(TLSSettings.model_validate(made).context_key)
+    assert len(keys) == len(values)
+    assert TLSSettings(server_name="z").context_key == TLSSettings().context_key
+
+
 def test_context_cache_keeps_recently_used() -> None:
     settings = TLSSettings(insecure_skip_verify=True)
     first, second = client_context(settings, ("first",)), client_context(settings, ("second",))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,14 @@ def test_module_label_is_exported_label_if_modules_are_merged() -> None:
     assert 'app_x{exported_module="web",module="b"} 5.5' in text
 
 
+@functools.cache
+def with_queries_of_each_kind() -> list[ValueSettings]:
+    """Return metrics from documents."""
+    labels = {"k": {"key": True}, "i": {"item": "$.a"}, "d": {"json": "$.b"}}
+    queries = ("$", "$.*", "$..*", "$[?@.a]", "$[0]", "$[1:]")
+    return [declared(**{"from": {"json": query}, "labels": labels}) for query in queries]
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(),
@@ -226,12 +235,7 @@ def test_module_label_is_exported_label_if_modules_are_merged() -> None:
     )
 )
 def test_any_document_is_handled(document: object) -> None:
-    labels = {"k": {"key": True}, "i": {"item": "$.a"}, "d": {"json": "$.b"}}
-    metrics = [
-        declared(**{"from": {"json": query}, "labels": labels})
-        for query in ("$", "$.*", "$..*", "$[?@.a]", "$[0]", "$[1:]")
-    ]
-    for metric in metrics:
+    for metric in with_queries_of_each_kind():
         found(metric, document=document)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from probe_exporter.config.current import Configuration, Source
 from probe_exporter.config.module import Module, Modules
+from probe_exporter.config.reloading import Configuration, Source
 from probe_exporter.history.memory import MemoryHistory
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.plugins.loader import LoaderError

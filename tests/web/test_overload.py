@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import pytest
 
-from probe_exporter.config.current import Configuration, Source
+from probe_exporter.config.reloading import Configuration, Source
 from probe_exporter.history.memory import MemoryHistory
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.telemetry.counters import Telemetry

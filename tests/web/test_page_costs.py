@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from probe_exporter.config import problems
-from probe_exporter.config.current import Configuration, Source
 from probe_exporter.config.module import Module
+from probe_exporter.config.reloading import Configuration, Source
 from probe_exporter.history.memory import History, MemoryHistory, Query
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.history.record import HistoryDocument, HistoryEntry

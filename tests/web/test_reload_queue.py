@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from probe_exporter.config.current import Configuration
+from probe_exporter.config.reloading import Configuration
 from probe_exporter.web.reload_queue import Reloads
 from tests.clocks import settle
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import pytest
 
-from probe_exporter.config.current import Configuration, Source
+from probe_exporter.config.reloading import Configuration, Source
 from probe_exporter.exporter import _reload_interval
 from probe_exporter.flags import parse
 from probe_exporter.history.memory import MemoryHistory

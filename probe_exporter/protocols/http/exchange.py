@@ -49,6 +49,9 @@ class Exchange(Protocol):
             ProbeFailed: there is no response, or it is not HTTP.
         """
 
+    def arrived(self) -> bytes | None:
+        """Return the rest of the body if all of it has arrived already, as most have with the head; else None."""
+
     async def body(self) -> bytes:
         """Return the next piece of the response's body; ``b""`` after the last.
 
@@ -97,6 +100,9 @@ class Http1Exchange:
             if connection.first_byte_at:  # a server may have sent bytes before the request
                 self.processing_seconds = max(connection.first_byte_at - sent, 1e-9)
         return reader
+
+    def arrived(self) -> bytes | None:
+        return self._reader.take_whole_body()
 
     async def body(self) -> bytes:
         while True:

@@ -71,6 +71,9 @@ class Http2Exchange:
                 self.processing_seconds = max(self.first_byte_at - self._asked_at, 1e-9)
         return reader
 
+    def arrived(self) -> bytes | None:
+        return self.reader.take_whole_body()
+
     async def body(self) -> bytes:
         while True:
             piece = self.reader.take_body()

@@ -78,6 +78,9 @@ class Http3Exchange:
                 self.processing_seconds = max(self.first_byte_at - sent, 1e-9)
         return self._reader
 
+    def arrived(self) -> bytes | None:
+        return self._reader.take_whole_body()
+
     async def body(self) -> bytes:
         while True:
             piece = self._reader.take_body()

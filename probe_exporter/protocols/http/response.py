@@ -102,6 +102,10 @@ class Response:
         digits = value.lstrip("0") or value[-1:]
         return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < MAX_LENGTH_DIGITS else -1
 
+    def take_whole_body(self) -> bytes | None:
+        """Return the rest of the body if all of it has arrived; None if something is missing or wrong."""
+        return self.take_body() if self.complete and self._failure is None else None
+
     def take_body(self) -> bytes:
         """Return what has been read of the body since the last call.
 

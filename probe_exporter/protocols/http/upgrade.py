@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
+from binascii import b2a_base64
 from typing import NamedTuple
 
+from probe_exporter.addresses.cache import remembered
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http import http1
 from probe_exporter.protocols.http.request import USER_AGENT, host_header
@@ -23,12 +24,14 @@ MAX_OPTIONS_CHARACTERS = 8192
 
 _MAX_SHOWN_CHARACTERS = 500
 
+_new = tuple.__new__
+
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 
 
 def make_key() -> str:
     """Return a new value for Sec-WebSocket-Key: 16 random bytes (RFC 6455, 4.1)."""
-    return base64.b64encode(os.urandom(16)).decode("ascii")
+    return b2a_base64(os.urandom(16), newline=False).decode("ascii")
 
 
 class UpgradeRequest(NamedTuple):
@@ -62,7 +65,8 @@ def upgrade_request(url: URL, key: str, given: Headers, credentials: str) -> Upg
         f"GET {url.path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
     )
-    return UpgradeRequest(host, head.encode("utf-8", "surrogateescape"))
+    # Not `UpgradeRequest(…)`, which is a function in Python.
+    return _new(UpgradeRequest, (host, head.encode("utf-8", "surrogateescape")))
 
 
 _AGENT = f"User-Agent: {USER_AGENT}\r\n"
@@ -90,37 +94,56 @@ _PRINTABLE = bytes(range(0x20, 0x7F))
 _MAX_PLAIN_BYTES = 4096
 _OF_BODY = frozenset({"content-length", "transfer-encoding"})
 
+_PROOF = "\0"
+"""Stands for the value of Sec-WebSocket-Accept in a head that is compared with earlier ones. No usual head has this
+character."""
+
+MAX_PLAIN_HEADS_BYTES = 256 * 1024
+"""Of heads of responses to upgrades, each some 400 bytes: a server always sends the same, but for the proof and a
+Date."""
+
 
 def after_plain_upgrade(data: bytes, key: str) -> bytes | None:
     """Return what follows a response that upgrades and has nothing unusual in it.
 
     Return None for any other beginning of a response: `Http1ResponseReader` and `check_upgrade` judge it. They take
-    twice as long, since they know all of HTTP.
+    several times as long, since they know all of HTTP.
     """
     head, end, rest = data.partition(b"\r\n\r\n")
-    if not end or len(head) > _MAX_PLAIN_BYTES or not head.startswith(_SWITCHING):
+    if not end or len(head) > _MAX_PLAIN_BYTES:
         return None
-    if head.replace(b"\r\n", b"").translate(None, _PRINTABLE):
-        return None
+    before, proof, after = head.partition(_accept(key))
+    return rest if proof and _is_plain_upgrade(before + _PROOF.encode() + after) else None
+
+
+@remembered(MAX_PLAIN_HEADS_BYTES, lambda head, _: _HEAD_BYTES + len(head))
+def _is_plain_upgrade(head: bytes) -> bool:
+    """Return whether a head with `_PROOF` in it upgrades to WebSocket, and has nothing unusual in it."""
+    if not head.startswith(_SWITCHING):
+        return False
+    if head.replace(b"\r\n", b"").translate(None, _PRINTABLE) != _PROOF.encode():
+        return False
     fields: dict[str, str] = {}
     for line in head.decode("ascii").split("\r\n")[1:]:
         name, colon, value = line.partition(": ")
         name = name.lower()
         if not colon or name in fields or not name.replace("-", "").isalnum():
-            return None
+            return False
         fields[name] = value
-    accepted = (
+    return (
         fields.get("upgrade", "").lower() == "websocket"
         and fields.get("connection", "").lower() == "upgrade"
-        and fields.get("sec-websocket-accept") == _accept(key)
+        and fields.get("sec-websocket-accept") == _PROOF
         and fields.keys().isdisjoint(_OF_BODY)
     )
-    return rest if accepted else None
 
 
-def _accept(key: str) -> str:
+_HEAD_BYTES = 150  # about a head in the cache, without its bytes
+
+
+def _accept(key: str) -> bytes:
     """Return the value that a server proves with that it understands WebSocket (RFC 6455, 4.2.2)."""
-    return base64.b64encode(hashlib.sha1(f"{key}{_GUID}".encode(), usedforsecurity=False).digest()).decode("ascii")
+    return b2a_base64(hashlib.sha1(f"{key}{_GUID}".encode(), usedforsecurity=False).digest(), newline=False)
 
 
 def check_upgrade(response: Response, key: str) -> None:
@@ -142,7 +165,7 @@ def check_upgrade(response: Response, key: str) -> None:
             raise _invalid(f"its {name.capitalize()} header has more than {MAX_OPTIONS_CHARACTERS} characters")
         if wanted not in [option.strip() for option in options.lower().split(",")]:
             raise _invalid(f"its {name.capitalize()} header does not say {wanted}")
-    if response.get_all("sec-websocket-accept") != [_accept(key)]:
+    if response.get_all("sec-websocket-accept") != [_accept(key).decode("ascii")]:
         raise _invalid(
             "its Sec-WebSocket-Accept does not match our key; a cache may have answered, or another protocol"
         )

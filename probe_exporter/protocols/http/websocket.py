@@ -57,6 +57,9 @@ _LENGTH_BYTES = {126: 2, 127: 8}
 """Bytes of a length that follow a header's first two, by the length in its second byte (RFC 6455, 5.2)."""
 
 
+_number = int.from_bytes
+
+
 class Conversation:
     """One WebSocket after the upgrade: bytes in, messages out, and the reverse. Pings are answered."""
 
@@ -78,6 +81,11 @@ class Conversation:
         if self._library is None:
             self._library = Protocol(CLIENT, logger=_SILENT)
         return self._library
+
+    @property
+    def only_waits(self) -> bool:
+        """Whether there is nothing to do but to wait for data: nothing to decode, to send or to report."""
+        return self._library is None and not self._frames and self._read >= len(self._fed)
 
     @property
     def needs_data(self) -> bool:
@@ -245,8 +253,8 @@ def _frame(first: int, payload: bytes) -> bytes:
         head = struct.pack("!BBH", first, _MASKED | 126, size)
     else:
         head = struct.pack("!BBQ", first, _MASKED | 127, size)
-    mask = int.from_bytes((key * (size // len(key) + 1))[:size], "big")
-    return b"".join((head, key, (int.from_bytes(payload, "big") ^ mask).to_bytes(size, "big")))
+    mask = _number((key * (size // len(key) + 1))[:size], "big")
+    return b"".join((head, key, (_number(payload, "big") ^ mask).to_bytes(size, "big")))
 
 
 def _missing_bytes(header: bytearray) -> int:

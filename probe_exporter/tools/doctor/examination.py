@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from probe_exporter.config.current import Source
+from probe_exporter.config.reloading import Source
 from probe_exporter.tools.doctor import exporter, machine, services
 from probe_exporter.tools.doctor.finding import Finding, as_json, as_text, healthy
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from probe_exporter.addresses.endpoints import port_number, split_host_port
-from probe_exporter.config.current import REFUSALS, Source
+from probe_exporter.config.reloading import REFUSALS, Source
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.settings.quantities import format_size
 from probe_exporter.tools.doctor.finding import Finding

@@ -283,6 +283,7 @@ class Counting(Regexp):
         return super().search(data)
 
 
+@pytest.mark.slow
 async def test_long_line_of_single_bytes_is_searched_a_few_times() -> None:
     """The cost of a peer that sends single bytes grows with the length of its line, not with the square of it."""
     loop = asyncio.get_running_loop()

@@ -406,6 +406,7 @@ def test_head_lines_are_limited_in_number(step: int) -> None:
 
 @pytest.mark.parametrize("step", [1000, 100_000, MAX_HEAD_BYTES])
 @pytest.mark.parametrize("fold", [b"", b"\r\n "])
+@pytest.mark.slow
 def test_size_of_one_field_is_limited(step: int, fold: bytes) -> None:
     """Continuation lines belong to the field."""
     room = MAX_FIELD_BYTES - len(b"X-A: ") - len(fold)

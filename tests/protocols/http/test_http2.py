@@ -551,6 +551,7 @@ def feed_flood(reader: ResponseReader, flood: bytes) -> None:
 
 
 @pytest.mark.parametrize("flood", table(FRAMES_WITHOUT_CONTENT))
+@pytest.mark.slow
 def test_flood_of_frames_without_content_fails(flood: bytes) -> None:
     reader = ResponseReader("GET")
     reader.feed(BEGUN + (head() if flood.startswith(head()) else b""))
@@ -601,6 +602,7 @@ STEPS = {
 
 
 @pytest.mark.parametrize("flood", STEPS.values(), ids=STEPS)
+@pytest.mark.slow
 def test_flood_is_read_in_short_steps(flood: bytes) -> None:
     reader = SteppedReader("GET")
     reader.feed(BEGUN)

@@ -185,6 +185,7 @@ async def test_plain_aioquic_server_is_probed(pki: Pki) -> None:
 # --- uploads -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_large_request_body_is_sent_whole(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The body comes from the settings or from a file."""
     path = tmp_path_factory.mktemp("bodies") / "body"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tracemalloc
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +32,7 @@ async def test_joined_bytes_are_the_same_object_until_more_arrive() -> None:
     assert await gathered.joined() == whole + b"c"
 
 
+@pytest.mark.slow
 def test_single_bytes_take_hardly_more_memory_than_they_are() -> None:
     gathered = Pieces()
     tracemalloc.start()
@@ -41,6 +43,7 @@ def test_single_bytes_take_hardly_more_memory_than_they_are() -> None:
     assert peak < 200_000 + 4 * PORTION_BYTES
 
 
+@pytest.mark.slow
 async def test_joining_64_mib_does_not_hold_the_loop() -> None:
     gathered = Pieces()
     for _ in range(1024):

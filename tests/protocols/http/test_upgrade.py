@@ -115,6 +115,8 @@ UNUSUAL = {
     "no answer": PLAIN[:3],
     "a wrong answer": [*PLAIN[:3], f"Sec-WebSocket-Accept: {ANSWER.lower()}"],
     "an answer twice": [*PLAIN, f"sec-websocket-accept: {ANSWER}"],
+    "the answer in another header before": [PLAIN[0], f"X: {ANSWER}", *PLAIN[1:]],
+    "the answer in another header only": [*PLAIN[:3], "Sec-WebSocket-Accept: \0", f"X: {ANSWER}"],
     "several options": [*PLAIN[:2], "Connection: keep-alive, Upgrade", PLAIN[3]],
     "another protocol": [PLAIN[0], "Upgrade: h2c", *PLAIN[2:]],
     "a space before the colon": [*PLAIN, "X : a"],

@@ -284,6 +284,7 @@ def test_host_is_limited_in_length() -> None:
     ],
     ids=lambda location: repr(location[:12]),
 )
+@pytest.mark.slow
 def test_location_is_resolved_in_a_few_milliseconds(location: str) -> None:
     """The budget for one turn of the event loop is 20 ms, about a million additions."""
     url = parse(BASE)

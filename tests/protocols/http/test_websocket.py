@@ -90,6 +90,7 @@ def test_connection_end_without_close_frame_fails_differently() -> None:
     assert "done" in polite.failure.message
 
 
+@pytest.mark.slow
 def test_message_size_limit_counts_all_fragments() -> None:
     """The limit applies to all fragments together; an announced length is enough to fail."""
     half = b"x" * (MAX_MESSAGE_BYTES // 2)

@@ -200,6 +200,7 @@ async def test_unusable_list_counts_as_none_and_the_next_point_is_tried(tmp_path
     assert of_leaf(again)["url"] == authority.url("/good")
 
 
+@pytest.mark.slow
 async def test_large_list_is_read_in_a_helper_process(tmp_path: Path) -> None:
     async with Authority(tmp_path) as authority:
         leaf = authority.issue(authority.url("/list"))

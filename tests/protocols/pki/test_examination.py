@@ -202,6 +202,7 @@ HOSTILE: dict[str, bytes | str] = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.slow
 async def test_hostile_directory_is_logged_in_short_turns(tmp_path: Path, kind: str) -> None:
     policy = NetworkSettings.model_validate({"targets": {"deny": ["127.0.0.2"]}}).policy()
     async with Authority(tmp_path) as authority:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from probe_exporter.config.current import Source
+from probe_exporter.config.reloading import Source
 from probe_exporter.history.file import _APPLICATION, _SCHEMA
 from probe_exporter.testing import serve
 from probe_exporter.tools.doctor import exporter

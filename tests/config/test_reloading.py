@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from probe_exporter.config import dump
-from probe_exporter.config.current import REFUSALS, Configuration, Source
 from probe_exporter.config.loading import load
 from probe_exporter.config.module import ConfigError
+from probe_exporter.config.reloading import REFUSALS, Configuration, Source
 from probe_exporter.plugins.loader import LoaderError, library, load_probers
 from probe_exporter.runner import run
 from probe_exporter.telemetry.counters import Telemetry
