@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -23,12 +24,14 @@ from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.telemetry import log_output, logs
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.telemetry.delays import Delays
-from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.listening import Listener, ListenError, Place, inherit, open_all, open_for_workers, place
 from probe_exporter.web.probing import DEFAULT_MODULE
 from probe_exporter.web.routes import Web
 from probe_exporter.web.serving import raise_file_limit, serve
 from probe_exporter.workers.worker import SupervisorClient
+
+if TYPE_CHECKING:
+    from probe_exporter.web.config_file import LiveWebConfig
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from tests.processes import free_port, listening, running
 FLAG_FILES = {"", "__main__", "cli", "flags", "settings", "settings.quantities", "version"}
 """Our files that the flags need."""
 
-LIBRARIES = {"aiohttp", "annotated_types", "bcrypt", "idna", "prometheus_client", "pydantic", "re2", "uvloop", "yaml"}
+LIBRARIES = {"aiohttp", "annotated_types", "idna", "prometheus_client", "pydantic", "re2", "uvloop", "yaml"}
 """The libraries that serving needs for any configuration, and their own imports."""
 
 CHECK_LIBRARIES = {"annotated_types", "idna", "prometheus_client", "pydantic", "re2", "yaml"}

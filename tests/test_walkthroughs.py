@@ -129,6 +129,7 @@ def steps(page: str) -> Iterator[tuple[str, str, str]]:
         yield found[1], found[2] or "", found[3]
 
 
+@pytest.mark.longest
 @pytest.mark.parametrize("page", ["quick-start.md", "tutorial.md"])
 def test_commands_of_page_give_shown_output(page: str, tmp_path: Path) -> None:
     walk = Walkthrough(tmp_path)

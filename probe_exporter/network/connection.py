@@ -15,12 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import socket
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-from probe_exporter.network.stream_socket import StreamSocket
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.prober.run import Probe
@@ -28,6 +26,7 @@ from probe_exporter.tls import evidence, handshake, metrics
 from probe_exporter.tls.handshake import VerificationFailed
 
 if TYPE_CHECKING:
+    from probe_exporter.network.stream_socket import StreamSocket
     from probe_exporter.tls.context import ClientContext
     from probe_exporter.tls.layer import Layer
 
@@ -95,36 +94,11 @@ class Connection:
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
 
-    def open(self, sock: socket.SocketType, address: tuple[Any, ...]) -> asyncio.Future[None]:
-        """Connect a socket that does not block. Await the result; if that fails, call `abort`.
-
-        Args:
-            address: as the `socket` module takes it.
-
-        Raises:
-            OSError: the peer can't be connected to, at once or when the result is awaited.
-        """
-        self._socket = stream = StreamSocket(sock, self)
-        return stream.connect(address)
-
-    def adopt(self, sock: socket.SocketType) -> None:
-        """Keep a connected socket that does not block; close it if that fails.
-
-        Raises:
-            OSError: the system has no memory for another one.
-        """
-        self._socket = stream = StreamSocket(sock, self)
-        self.connection_made()
-        try:
-            stream.start()
-        except BaseException:
-            stream.abort()
-            raise
-
     # Called by the socket.
 
-    def connection_made(self) -> None:
+    def connection_made(self, stream: StreamSocket) -> None:
         self.opened_at = time.perf_counter()
+        self._socket = stream
 
     def data_received(self, data: bytes) -> None:
         if self._layers:

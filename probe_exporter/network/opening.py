@@ -15,9 +15,10 @@ from probe_exporter.network.address_choice import choose_address
 from probe_exporter.network.connection import Connection, Secure, connecting_failed
 from probe_exporter.network.datagrams import Datagrams
 from probe_exporter.network.settings import ConnectSettings, SourceSettings
+from probe_exporter.network.stream_socket import StreamSocket
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric, whole_nanoseconds
-from probe_exporter.prober.run import Probe
+from probe_exporter.prober.run import Network, Probe
 from probe_exporter.tls import loading, metrics
 from probe_exporter.tls.settings import TLSSettings
 
@@ -167,16 +168,17 @@ async def _dial_one(
         attempt.about = address
         if network is not None:
             network.check(address, port)
+        there = literals.socket_address(address, port)
         connection, started = Connection(), time.perf_counter()
         try:
-            there = literals.socket_address(address, port)
-            sock = _tcp_socket(address, local, "" if network is None else network.source_interface)
-            await connection.open(sock, there)
-        except BaseException as error:
-            connection.abort()
-            if isinstance(error, OSError):
-                raise connecting_failed(error, join_host_port(address, port)) from None
-            raise
+            stream = StreamSocket(_tcp_socket(address, local, network), connection)
+            try:
+                await stream.connect(there)
+            except BaseException:
+                stream.abort()
+                raise
+        except OSError as error:
+            raise connecting_failed(error, join_host_port(address, port)) from None
         connection.address = address
         connection.connect_seconds = connection.opened_at - started
     if secure is not None:
@@ -188,14 +190,14 @@ async def _dial_one(
     return connection
 
 
-def _tcp_socket(address: str, local: str, interface: str) -> socket.SocketType:
-    """Return a socket that does not block, bound to a local address and an interface if they are given."""
+def _tcp_socket(address: str, local: str, network: Network | None) -> socket.SocketType:
+    """Return a socket that does not block, bound to a local address and to the policy's interface if there are any."""
     # The class below `socket.socket`, which takes three times as long to make and to close.
     sock = socket.SocketType(_family(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if interface:
-            bind_to_interface(sock, interface)
+        if network is not None and network.source_interface:
+            bind_to_interface(sock, network.source_interface)
         if local:
             sock.bind(literals.socket_address(local, 0))
     except BaseException:
@@ -276,7 +278,12 @@ def _connect_to_path(path: str) -> Connection:
         sock.close()
         raise
     connection = Connection()
-    connection.adopt(sock)
+    stream = StreamSocket(sock, connection)
+    try:
+        stream.start()
+    except BaseException:
+        stream.abort()
+        raise
     return connection
 
 

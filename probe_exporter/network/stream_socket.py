@@ -47,7 +47,7 @@ _READABLE = select.EPOLLIN | select.EPOLLPRI | _CLOSED
 class Owner(Protocol):
     """Whom a `StreamSocket` reports to."""
 
-    def connection_made(self) -> None: ...
+    def connection_made(self, stream: StreamSocket) -> None: ...
     def data_received(self, data: bytes) -> None: ...
     def eof_received(self) -> None: ...
     def connection_lost(self, error: Exception | None) -> None:
@@ -109,7 +109,7 @@ class StreamSocket:
         if error not in _PENDING:
             raise OSError(error, os.strerror(error))
         self._connected = self._loop.create_future()
-        self.start()
+        self._watch()
         return self._connected
 
     def start(self) -> None:
@@ -118,6 +118,10 @@ class StreamSocket:
         Raises:
             OSError: no more sockets can be watched.
         """
+        self._watch()
+        self._owner.connection_made(self)
+
+    def _watch(self) -> None:
         assert self._socket is not None
         self._events.watch(self._socket, self._on_event, _CHANGES)
 
@@ -143,7 +147,7 @@ class StreamSocket:
             if not connected.done():
                 connected.set_exception(OSError(error, os.strerror(error)))
             return False
-        self._owner.connection_made()
+        self._owner.connection_made(self)
         if not connected.done():
             connected.set_result(None)
         return True

@@ -51,10 +51,10 @@ def _read_all(stack: Any) -> tuple[Certificate, ...]:
 
 def fingerprint(pointer: Any) -> bytes:
     """Return the SHA-256 fingerprint of an X509 object."""
-    digest = new("unsigned char[32]")
+    digest = new("char[32]")
     if not lib.X509_digest(pointer, _SHA256, digest, ffi.NULL):
         raise ProbeFailed(Reason.CERTIFICATE_INVALID, "a certificate of the peer can't be read: it has no digest")
-    return bytes(ffi.buffer(digest))
+    return bytes(ffi.unpack(digest, 32))
 
 
 def read(pointer: Any) -> Certificate:

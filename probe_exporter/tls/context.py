@@ -48,6 +48,7 @@ class ClientContext:
         """
         self._verifications = None if settings.insecure_skip_verify else Verifications()
         self._context, _ = make_context(settings, settings.min_version, settings.max_version)
+        self._offers_alpn = bool(alpn)
         if alpn:
             self._context.set_alpn_protos([name.encode() for name in alpn])
 
@@ -60,7 +61,7 @@ class ClientContext:
         if self._verifications is not None:
             check_verifiable(server_name)
         try:
-            return Layer(self._context, server_name.rstrip("."), self._verifications)
+            return Layer(self._context, server_name.rstrip("."), self._verifications, self._offers_alpn)
         except (ValueError, TypeError):
             raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{server_name!r} is not a server name") from None
 

@@ -16,7 +16,6 @@ Received data is decrypted in limited steps: `decrypt`, `behind`.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 from OpenSSL import SSL
@@ -71,7 +70,6 @@ MAX_FAULTS = 32
 _PRECEDENCE = tuple(_VERDICTS)
 
 _MAX_READ_BYTES = 16384  # a record; a buffer of more than 64 KiB makes the C library tidy its heap up when it is freed
-_MAX_CALL_BYTES = 262144
 
 MAX_TURN_RECORDS = 2000
 """Records with data that are decrypted in one turn of the event loop: about 3 ms if they are tiny."""
@@ -186,16 +184,20 @@ class Layer:
     """A TLS client without I/O: bytes from the peer go in; bytes for the peer, and plain text, come out."""
 
     __slots__ = (
-        *("_check", "_hello", "_idle", "_requests_ocsp", "_session", "_unread", "_verifications"),
+        *("_check", "_hello", "_idle", "_offers_alpn", "_requests_ocsp", "_session", "_unread", "_verifications"),
         *("behind", "ended", "failure", "handshake"),
     )
 
-    def __init__(self, context: SSL.Context, server_name: str, verifications: Verifications | None) -> None:
+    def __init__(
+        self, context: SSL.Context, server_name: str, verifications: Verifications | None, offers_alpn: bool
+    ) -> None:
         """
         Args:
             verifications: the successes with the context; None if it does not verify.
+            offers_alpn: whether the context offers protocols.
         """
         self._verifications = verifications
+        self._offers_alpn = offers_alpn
         self._requests_ocsp = False
         self._check = Check(server_name, verifications)
         self._session = Session(context, self._check.judge)
@@ -297,10 +299,7 @@ class Layer:
 
     def encrypt(self, data: bytes) -> bytes:
         """Return `data` as records for the peer; nothing after a `failure`."""
-        view = memoryview(data)
-        with suppress(SSL.Error):
-            while view:
-                view = view[self._session.send(view[:_MAX_CALL_BYTES]) :]
+        self._session.write_all(data)
         return self.outgoing()
 
     def outgoing(self) -> bytes:
@@ -335,7 +334,7 @@ class Layer:
             verified=verified,
             verify_errors=tuple(check.errors),
             faults=tuple(check.faults),
-            protocol=session.get_alpn_proto_negotiated().decode("ascii", "replace"),
+            protocol=session.get_alpn_proto_negotiated().decode("ascii", "replace") if self._offers_alpn else "",
             stapled=chain.stapled(session) if self._requests_ocsp else None,
         )
 

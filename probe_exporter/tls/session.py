@@ -23,6 +23,8 @@ whether OpenSSL takes the certificate for good."""
 
 new = ffi.new_allocator(should_clear_after_alloc=False)  # as `ffi.new`, for memory that is written at once
 
+_RECORD_BYTES = 16384
+
 _SSL_INDEX = lib.SSL_get_ex_data_X509_STORE_CTX_idx()
 
 _shaking: dict[Any, Session] = {}
@@ -95,7 +97,7 @@ class Session(SSL.Connection):
         if not size:
             return b""
         data = new("char[]", size)
-        return bytes(ffi.buffer(data, max(lib.BIO_read(bio, data, size), 0)))
+        return bytes(ffi.unpack(data, max(lib.BIO_read(bio, data, size), 0)))
 
     def is_waiting(self) -> bool:
         """Return whether bytes from the peer are left, decrypted or not."""
@@ -110,9 +112,20 @@ class Session(SSL.Connection):
         data = new("char[]", size)
         found = lib.SSL_read(self.ssl, data, size)
         if found > 0:
-            return bytes(ffi.buffer(data, found))
+            return bytes(ffi.unpack(data, found))
         self._raise_ssl_error(self.ssl, found)
         raise SSL.Error  # it has raised already
+
+    def write_all(self, data: bytes) -> None:
+        """Encrypt data, record by record; nothing more after an error."""
+        start = 0
+        while start < len(data):
+            piece = bytes(data[start : start + _RECORD_BYTES])
+            written = lib.SSL_write(self.ssl, piece, len(piece))
+            if written <= 0:
+                lib.ERR_clear_error()
+                break
+            start += written
 
     def close(self) -> None:
         """Send close_notify, if the handshake is complete."""

@@ -17,9 +17,13 @@ import ssl
 import time
 from collections.abc import Callable
 
-from probe_exporter.web.tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS
-
 log = logging.getLogger(__name__)
+
+HANDSHAKE_SECONDS = 10.0
+"""Seconds for a handshake, which takes two round trips."""
+
+SHUTDOWN_SECONDS = 5.0
+"""Seconds to wait for a client's close_notify after ours."""
 
 MAX_ACCEPTED_IN_A_TURN = 32
 """Connections: accepting one takes some 30 µs, with TLS 300."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
 
 from probe_exporter.web.answers import Answer, Refused, refusal
 from probe_exporter.web.authentication import Passwords, credentials
-from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.rate_limit import TokenBucket
 from probe_exporter.web.request import WebRequest
+
+if TYPE_CHECKING:
+    from probe_exporter.web.config_file import LiveWebConfig
 
 
 class AccessControl:

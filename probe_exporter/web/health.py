@@ -11,19 +11,21 @@ process after its own timeout.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel
 
 from probe_exporter.config.reloading import Configuration
 from probe_exporter.telemetry.lag import Lag
 from probe_exporter.web.answers import Answer, Refused, json_text, plain
-from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.html.negotiation import wants_html
 from probe_exporter.web.html.rendering import Renderer
 from probe_exporter.web.probing import Probing
 from probe_exporter.web.request import WebRequest
 from probe_exporter.workers.worker import Workers
+
+if TYPE_CHECKING:
+    from probe_exporter.web.config_file import LiveWebConfig
 
 MAX_LAG_SECONDS = 5.0
 """Seconds that the event loop may be late: half of a usual scrape timeout."""

@@ -7,7 +7,7 @@ import logging
 import posixpath
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote
 
 from prometheus_client.metrics_core import Metric as Family
@@ -22,7 +22,6 @@ from probe_exporter.telemetry.delays import Delays
 from probe_exporter.web import api, openapi
 from probe_exporter.web.answers import Answer, Handler, Refused, exposition, json_text, plain, refusal
 from probe_exporter.web.api import Operation
-from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.config_page import ConfigPage
 from probe_exporter.web.discovery import DiscoveryPage
 from probe_exporter.web.form import FormPage
@@ -43,6 +42,9 @@ from probe_exporter.web.request import WebRequest
 from probe_exporter.web.status_page import StatusPage
 from probe_exporter.workers import snapshots
 from probe_exporter.workers.worker import ReloadRefused, SingleProcess, SupervisorTimeout, Workers
+
+if TYPE_CHECKING:
+    from probe_exporter.web.config_file import LiveWebConfig
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ import resource
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from probe_exporter.config.reloading import REFUSALS
 from probe_exporter.flags import FILES_PER_PROBE, RESERVED_FILES
@@ -20,14 +21,15 @@ from probe_exporter.telemetry.memory import Trimmer, refill_loop
 from probe_exporter.telemetry.watchdog import Watchdog
 from probe_exporter.web import leftovers
 from probe_exporter.web.accepting import Acceptor
-from probe_exporter.web.access import AccessControl
-from probe_exporter.web.config_file import LiveWebConfig
 from probe_exporter.web.connections import Connections, Limits
 from probe_exporter.web.listening import Listener
 from probe_exporter.web.reload_queue import Reloads
 from probe_exporter.web.routes import Web
-from probe_exporter.web.tls import LiveContext
 from probe_exporter.workers.worker import StopRequests, SupervisorClient
+
+if TYPE_CHECKING:
+    from probe_exporter.web.access import AccessControl
+    from probe_exporter.web.config_file import LiveWebConfig
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +61,8 @@ async def serve(
     async with AsyncExitStack() as cleanup:
         background = Background()
         cleanup.callback(background.cancel)
-        access = AccessControl(web, web.count, live, supervisor.number if supervisor else 1) if live else None
-        if access is not None:
-            cleanup.callback(access.close)
-        connections = Connections(access or web, Limits(age=max_connection_age))
+        answer = _controlled(web, live, supervisor.number if supervisor else 1, cleanup) if live else web
+        connections = Connections(answer, Limits(age=max_connection_age))
         cleanup.push_async_callback(connections.close)
         _start_watching(web, connections, background, cleanup)
         if supervisor is not None:
@@ -94,10 +94,22 @@ def _start_watching(web: Web, connections: Connections, background: Background, 
     cleanup.callback(watchdog.stop)
 
 
+def _controlled(web: Web, live: LiveWebConfig, workers: int, cleanup: AsyncExitStack) -> AccessControl:
+    """Return the access control of a web config file, until the cleanup."""
+    from probe_exporter.web.access import AccessControl  # noqa: PLC0415  # without a file, nothing needs bcrypt
+
+    access = AccessControl(web, web.count, live, workers)
+    cleanup.callback(access.close)
+    return access
+
+
 def _accept(listener: Listener, connections: Connections, live: LiveWebConfig | None, cleanup: AsyncExitStack) -> None:
     """Accept connections from now until the cleanup."""
-    tls = live is not None and live.current.context is not None
-    context = LiveContext(lambda: live.context) if live is not None and tls else None
+    tls, context = live is not None and live.current.context is not None, None
+    if live is not None and tls:
+        from probe_exporter.web.tls import LiveContext  # noqa: PLC0415  # the file of `live` imports it
+
+        context = LiveContext(lambda: live.context)
     acceptor = Acceptor(listener.socket, connections, context)
     cleanup.callback(acceptor.close)
     acceptor.start()

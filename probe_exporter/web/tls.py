@@ -19,12 +19,6 @@ from probe_exporter.settings.fields import FilePath, Text
 from probe_exporter.settings.rules import Block
 from probe_exporter.settings.secrets import Secret
 
-HANDSHAKE_SECONDS = 10.0
-"""Seconds for a handshake, which takes two round trips."""
-
-SHUTDOWN_SECONDS = 5.0
-"""Seconds to wait for a client's close_notify after ours."""
-
 VERSIONS = {
     "TLS10": ssl.TLSVersion.TLSv1,
     "TLS11": ssl.TLSVersion.TLSv1_1,

@@ -50,7 +50,8 @@ class Reported:
         """All that was received."""
         return b"".join(self.pieces)
 
-    def connection_made(self) -> None:
+    def connection_made(self, stream: StreamSocket) -> None:
+        assert stream is self.stream or self.stream is None
         self.made += 1
 
     def data_received(self, data: bytes) -> None:

@@ -25,7 +25,6 @@ from probe_exporter.web.config_file import LiveWebConfig, load
 from probe_exporter.web.connections import Connections
 from probe_exporter.web.listening import Listener, listen
 from probe_exporter.web.request import WebRequest
-from probe_exporter.web.tls import HANDSHAKE_SECONDS
 from tests import exporters
 from tests.cost import expect_cheaper
 from tests.exporters import Response, Server
@@ -344,7 +343,7 @@ def test_tls_handshake_garbage_is_not_logged(start: Start, directory: Path) -> N
 
 
 async def test_tls_handshake_times_out(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert HANDSHAKE_SECONDS == 10.0
+    assert accepting.HANDSHAKE_SECONDS == 10.0
     monkeypatch.setattr(accepting, "HANDSHAKE_SECONDS", 0.3)
     path = directory / "web" / "web.yml"
     path.write_text(TLS % "")

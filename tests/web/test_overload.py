@@ -318,6 +318,7 @@ def answered(exporter: Server) -> float:
     return own_metric(exporter, 'promhttp_metric_handler_requests_total{code="200"}')
 
 
+@pytest.mark.longest
 def test_clients_that_do_not_read_use_little_memory(exporter: Server) -> None:
     """Each of five clients sends 10,000 pipelined requests and reads no answer."""
     with ExitStack() as stack, others_are_unaffected(exporter):

@@ -280,7 +280,7 @@ class Lines:
         return True
 
 
-_CONNECT = ("connect",)  # label values
+_CONNECT, _TLS = ("connect",), ("tls",)  # label values
 
 # --- a dialogue over a connection --------------------------------------------------------------------------
 
@@ -349,7 +349,8 @@ async def hold(probe: Probe, connection: Connection, settings: StreamSettings, h
         await start_tls(probe, connection, settings.tls_config, host)
         assert connection.handshake is not None
         report_no_chain(probe, connection.handshake)
-        probe.add(seconds, round(connection.tls_seconds, 9), "tls")
+        series, spent = probe.samples.series, whole_nanoseconds(connection.tls_seconds)
+        series[seconds, _TLS] = series.get((seconds, _TLS), 0.0) + spent  # `add` would check what these are
 
     try:
         samples = probe.samples  # `set` would check what these are

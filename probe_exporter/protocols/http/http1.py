@@ -211,10 +211,15 @@ class Http1ResponseReader(Response):
         if not 0 < end < MAX_USUAL_HEAD_BYTES:
             return 0
         lines = data[:end].split(b"\r\n", MAX_USUAL_LINES)
-        version, status = _usual_status(lines.pop(0))
+        first = lines.pop(0)
+        version, status = _usual_status(first)
         fields = dict(map(_usual_field, lines))
-        if "" in fields or not fields or not version:
+        if "" in fields or not fields:
             return 0
+        if not version:
+            if not first.startswith(b"HTTP/") or b"\n" in first:
+                return 0
+            version, status = _read_status(first)
         self._take_lines(lines, fields if len(fields) == len(lines) else map(_usual_field, lines))
         self._head_bytes = end + len(b"\r\n\r\n")
         self._accept_head(version, status)

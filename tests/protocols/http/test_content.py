@@ -61,7 +61,8 @@ def byte_by_byte(data: bytes) -> list[bytes]:
 @pytest.mark.parametrize("coding", ENCODERS)
 def test_body_is_decoded_and_counted(coding: str) -> None:
     encoded = ENCODERS[coding](PLAIN)
-    for pieces in ([encoded], byte_by_byte(encoded), *([encoded[:at], encoded[at:]] for at in range(len(encoded)))):
+    places = range(0, len(encoded), 1 if coding in COMPRESSED else 20)  # without a coding, all places are alike
+    for pieces in ([encoded], byte_by_byte(encoded), *([encoded[:at], encoded[at:]] for at in places)):
         body = fed(pieces, coding)
         assert (text(body), body.length) == (PLAIN, len(PLAIN))
 

@@ -554,6 +554,11 @@ def test_head_in_one_piece_is_read_as_in_two(first: bytes, lines: list[bytes], e
     ]
 
 
+def test_bad_status_line_of_a_head_in_one_piece_is_quoted_without_its_end() -> None:
+    with pytest.raises(ProbeFailed, match=r"its status line is b'HTTP/1\.1 2000 x'$"):
+        Http1ResponseReader("GET").feed(status(b"HTTP/1.1 2000 x"))
+
+
 @pytest.mark.parametrize("line", [b"X-%d: 1", b"Server: %d"])
 def test_head_in_one_piece_may_have_any_number_of_lines(line: bytes) -> None:
     """The function for the usual head refuses a long one."""
