@@ -19,6 +19,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from probe_exporter.network.socket_events import socket_events
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.prober.run import Probe
@@ -118,7 +119,7 @@ class Connection:
         """Decrypt the rest in the next turn of the event loop, and read nothing more before."""
         if not self._behind:
             self._behind = True
-            asyncio.get_running_loop().call_soon(self._catch_up)
+            socket_events(asyncio.get_running_loop()).go_on(self._catch_up)
             if self._socket is not None and not self._paused:
                 self._socket.pause_reading()
 

@@ -7,7 +7,9 @@ The model:
 * To watch a socket takes one system call. To stop takes none, since the kernel forgets a socket that is closed.
 * The function of a socket for datagrams is called as long as the socket is readable, or has an error. It reads what it
   wants, and the rest is reported in the next turn of the loop. That of a stream is called once for each change.
-* `MAX_TURN_SOCKETS` sockets get a call in one turn. The kernel reports the others first in the next turn.
+* A turn takes `SOCKETS_AT_ONCE` sockets from the kernel, and more of them until it has lasted `MAX_TURN_SECONDS`. The
+  kernel keeps the others, and reports them first in the next turn. What a socket has to go on with (`go_on`) waits in
+  a queue, which has the same limit.
 """
 
 from __future__ import annotations
@@ -15,11 +17,19 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 
+SOCKETS_AT_ONCE = 4
+"""Sockets whose functions are called before the turn's time is looked at."""
+
 MAX_TURN_SOCKETS = 64
-"""Sockets whose functions are called in one turn of the event loop."""
+"""Calls for sockets in one turn of the event loop."""
+
+MAX_TURN_SECONDS = 0.004
+"""Seconds after which a turn calls no more functions. One that receives as much as it may takes up to a millisecond."""
 
 
 class SocketEvents:
@@ -28,6 +38,8 @@ class SocketEvents:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._epoll = select.epoll()
         self._called: dict[int, Callable[[int], None]] = {}
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._calls_soon = False
         loop.add_reader(self._epoll, self._call)
         weakref.finalize(loop, self._epoll.close)
 
@@ -53,15 +65,53 @@ class SocketEvents:
         self._called.pop(sock.fileno(), None)
         sock.close()
 
+    def go_on(self, call: Callable[[], None]) -> None:
+        """Call a function in a later turn of the event loop."""
+        self._waiting.append(call)
+        if not self._calls_soon:
+            self._call_soon()
+
+    def _call_soon(self) -> None:
+        self._calls_soon = True
+        asyncio.get_running_loop().call_soon(self._call_waiting)
+
     def _call(self) -> None:
-        for number, events in self._epoll.poll(0, MAX_TURN_SOCKETS):
+        """Call the functions of sockets that have events."""
+        if self._call_some() < SOCKETS_AT_ONCE:
+            return
+        end = time.perf_counter() + MAX_TURN_SECONDS
+        for _ in range(MAX_TURN_SOCKETS // SOCKETS_AT_ONCE - 1):
+            if time.perf_counter() > end or self._call_some() < SOCKETS_AT_ONCE:
+                break
+
+    def _call_some(self) -> int:
+        """Call the functions of the next sockets, and return the number of events."""
+        reported = self._epoll.poll(0, SOCKETS_AT_ONCE)
+        for number, events in reported:
             call = self._called.get(number)
             if call is not None:  # a function that was called before may have closed this socket
                 try:
                     call(events)
                 except Exception as error:  # a bug, and the events of the others are reported only once
-                    what = {"message": "Unexpected exception for an event of a socket", "exception": error}
-                    asyncio.get_running_loop().call_exception_handler(what)
+                    self._report(error)
+        return len(reported)
+
+    def _call_waiting(self) -> None:
+        end = time.perf_counter() + MAX_TURN_SECONDS
+        for _ in range(len(self._waiting)):  # not those that are added meanwhile
+            try:
+                self._waiting.popleft()()
+            except Exception as error:
+                self._report(error)
+            if time.perf_counter() > end:
+                break
+        self._calls_soon = False
+        if self._waiting:
+            self._call_soon()
+
+    def _report(self, error: Exception) -> None:
+        what = {"message": "Unexpected exception for an event of a socket", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(what)
 
 
 _of_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, SocketEvents] = weakref.WeakKeyDictionary()

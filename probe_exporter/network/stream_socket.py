@@ -181,7 +181,7 @@ class StreamSocket:
     def _receive_soon(self) -> None:
         if not self._receives_soon:
             self._receives_soon = True
-            self._loop.call_soon(self._go_on_receiving)
+            self._events.go_on(self._go_on_receiving)
 
     def _go_on_receiving(self) -> None:
         self._receives_soon = False

@@ -7,11 +7,13 @@ import select
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 import uvloop
 
-from probe_exporter.network.socket_events import MAX_TURN_SOCKETS, socket_events
+from probe_exporter.network import socket_events as socket_events_file
+from probe_exporter.network.socket_events import MAX_TURN_SOCKETS, SOCKETS_AT_ONCE, socket_events
 from tests.conftest import NewLoop
 from tests.waiting import until
 
@@ -116,32 +118,82 @@ async def test_socket_events_call_for_room_only_while_that_is_wanted(sockets: Ex
     events.close(ours)
 
 
-async def test_socket_events_serve_a_limited_number_of_sockets_in_a_turn(sockets: ExitStack) -> None:
-    """All have events at the same time. A turn begins with the first call after the loop has run something else."""
+class Turns:
+    """Counts calls by turns of the loop. A turn begins with the first call after the loop has run something else."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self._in_turn = False
+
+    def count(self) -> None:
+        """Count a call."""
+        if not self._in_turn:
+            self._in_turn = True
+            self.calls.append(0)
+            asyncio.get_running_loop().call_soon(self._end)
+        self.calls[-1] += 1
+
+    def _end(self) -> None:
+        self._in_turn = False
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(1000.0, MAX_TURN_SOCKETS), (-1.0, SOCKETS_AT_ONCE)])
+async def test_socket_events_serve_a_limited_number_of_sockets_in_a_turn(
+    sockets: ExitStack, monkeypatch: pytest.MonkeyPatch, seconds: float, most: int
+) -> None:
+    """All have events at the same time."""
+    monkeypatch.setattr(socket_events_file, "MAX_TURN_SECONDS", seconds)
     number = MAX_TURN_SOCKETS + 10
-    events, turns, in_turn = socket_events(loop := asyncio.get_running_loop()), [0], False
+    events, turns = socket_events(asyncio.get_running_loop()), Turns()
     pairs = [pair(sockets) for _ in range(number)]
 
-    def end_turn() -> None:
-        nonlocal in_turn
-        in_turn = False
-
     def read(sock: socket.socket) -> None:
-        nonlocal in_turn
-        if not in_turn:
-            in_turn = True
-            turns.append(0)
-            loop.call_soon(end_turn)
+        turns.count()
         sock.recv(10)
-        turns[-1] += 1
 
     for ours, peer in pairs:
         events.watch(ours, lambda _, ours=ours: read(ours))  # type: ignore[misc]  # mypy can't infer such a lambda
         peer.send(b"event")
-    await until(lambda: sum(turns) == number)
-    assert max(turns) <= MAX_TURN_SOCKETS
+    await until(lambda: sum(turns.calls) == number)
+    assert max(turns.calls) <= most
     for ours, _ in pairs:
         events.close(ours)
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(1000.0, 30), (-1.0, 1)])
+async def test_what_goes_on_is_called_in_turn_and_until_the_time_is_over(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, most: int
+) -> None:
+    """Each of the functions goes on twice, and none is called a second time before all have been called once."""
+    monkeypatch.setattr(socket_events_file, "MAX_TURN_SECONDS", seconds)
+    events, turns, called = socket_events(asyncio.get_running_loop()), Turns(), list[int]()
+
+    def call(number: int) -> None:
+        turns.count()
+        called.append(number)
+        if len(called) <= 30:
+            events.go_on(partial(call, number))
+
+    for number in range(30):
+        events.go_on(partial(call, number))
+    await until(lambda: len(called) >= 60)
+    assert called == [*range(30), *range(30)]
+    assert max(turns.calls) == most
+    await asyncio.sleep(0.01)
+    assert len(called) == 60
+
+
+async def test_failure_of_what_goes_on_is_reported_and_the_others_are_called() -> None:
+    events, called, reported = socket_events(loop := asyncio.get_running_loop()), list[int](), list[type[Exception]]()
+    loop.set_exception_handler(lambda _, what: reported.append(type(what["exception"])))
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    for call in (fail, lambda: called.append(1), fail, lambda: called.append(2)):
+        events.go_on(call)
+    await until(lambda: called == [1, 2])
+    assert reported == [ZeroDivisionError] * 2
 
 
 async def test_socket_events_are_those_of_the_running_loop() -> None:
