@@ -26,7 +26,11 @@ def open_descriptors() -> frozenset[tuple[str, str]]:
 
 @contextlib.contextmanager
 def no_descriptors() -> Iterator[None]:
-    """Let this process open no more files while the block lasts."""
+    """Let this process open no more files while the block lasts.
+
+    Garbage is collected first: a descriptor that earlier tests left may be closed in the block, and be free then.
+    """
+    gc.collect()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)

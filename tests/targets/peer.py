@@ -50,20 +50,21 @@ async def peer(play: Play, family: int = socket.AF_INET, receive_buffer: int = 0
             with connected, contextlib.suppress(ConnectionError):
                 await play(connected)
 
-        async def accept() -> None:
-            while True:
-                connected, _ = await loop.sock_accept(listener)
+        def accept() -> None:  # not `sock_accept`, which loses the client's socket if it is cancelled in that moment
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                connected, _ = listener.accept()
                 connected.setblocking(False)
                 taken.append(connected)
                 tasks.add(asyncio.create_task(serve(connected)))
 
-        accepting = asyncio.create_task(accept())
+        loop.add_reader(listener, accept)
         try:
             yield listener.getsockname()[1]
         finally:
-            for task in (accepting, *tasks):
+            loop.remove_reader(listener)
+            for task in tasks:
                 task.cancel()
-            outcomes = await asyncio.gather(accepting, *tasks, return_exceptions=True)
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             for connected in taken:
                 connected.close()
             for outcome in outcomes:
