@@ -61,7 +61,7 @@ def test_unacknowledged_data_of_a_socket_outside_of_the_selector_counts_too(
     with contextlib.suppress(BlockingIOError):
         while True:
             ends[0].send(bytes(1 << 20))
-    assert idle(selector)
+    wait_until(lambda: idle(selector))
     assert not idle(selector, [ends[0].fileno()])
 
 
