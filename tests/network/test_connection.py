@@ -1,6 +1,6 @@
 """Tests of TCP and TLS connections over loopback: reads, writes, close, reset and handshake failures.
 
-Each test runs on asyncio's loop and on uvloop, because their transports buffer differently.
+Each test runs on asyncio's loop and on uvloop, which call the functions of one turn in different orders.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import time
 from typing import Any, cast
 
 import pytest
-import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -24,9 +23,9 @@ from probe_exporter.network.opening import connect, dial
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls import metrics
 from probe_exporter.tls.context import client_context
-from tests.conftest import NewLoop
 from tests.cost import expect_cheaper
 from tests.descriptors import open_descriptors
+from tests.loops import ON_BOTH_LOOPS
 from tests.targets import Pki
 from tests.targets.peer import (
     RESET,
@@ -43,13 +42,7 @@ from tests.targets.peer import (
 )
 from tests.waiting import PATIENCE, until
 
-pytestmark = pytest.mark.usefixtures("new_loop")
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def new_loop(request: pytest.FixtureRequest) -> NewLoop:
-    made: NewLoop = request.param
-    return made
+pytestmark = ON_BOTH_LOOPS
 
 
 async def finish(connected: socket.socket) -> None:

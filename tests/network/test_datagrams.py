@@ -11,23 +11,16 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-import uvloop
 
 from probe_exporter.network.connection import MAX_UNREAD_BYTES
 from probe_exporter.network.datagrams import MAX_TURN_DATAGRAMS, Datagrams
 from probe_exporter.network.opening import dial_udp
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from tests.conftest import NewLoop
+from tests.loops import ON_BOTH_LOOPS
 from tests.targets.peer import a_probe
 from tests.waiting import PATIENCE, until
 
-pytestmark = pytest.mark.usefixtures("new_loop")
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def new_loop(request: pytest.FixtureRequest) -> NewLoop:
-    made: NewLoop = request.param
-    return made
+pytestmark = ON_BOTH_LOOPS
 
 
 def a_udp_socket(address: str = "127.0.0.1") -> socket.socket:

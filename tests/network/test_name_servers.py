@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
-import uvloop
 
 from probe_exporter.network import name_servers
 from probe_exporter.network.dns_query import Question
 from probe_exporter.network.name_servers import Plan, Server, ask
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from tests.conftest import NewLoop
+from tests.loops import LOOPS
 from tests.targets.answers import Pause
 from tests.targets.dns import DnsServer, Part, Says, Script, Zone, one_after_another, record, silence
 
@@ -136,19 +136,14 @@ async def test_unanswered_question_leaves_nothing_behind_when_cancelled() -> Non
 # --- failures ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def each_loop(request: pytest.FixtureRequest) -> NewLoop:
-    made: NewLoop = request.param
-    return made
-
-
 def closed_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
-def test_closed_port_ends_a_try_at_once(each_loop: NewLoop) -> None:
+@LOOPS
+def test_closed_port_ends_a_try_at_once(new_loop: NewLoop) -> None:
     async def scenario() -> None:
         async with DnsServer(ANSWER) as server:
             closed = ("127.0.0.1", closed_port())
@@ -157,7 +152,7 @@ def test_closed_port_ends_a_try_at_once(each_loop: NewLoop) -> None:
             assert failed.reason is Reason.DNS_RESOLUTION
             assert failed.message.endswith("can't be asked: Connection refused")
 
-    with asyncio.Runner(loop_factory=each_loop) as runner:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(scenario())
 
 
@@ -234,7 +229,8 @@ def truncated_over_udp(full: Script) -> Script:
     return Counting(says(flags=0x8380), full)
 
 
-def test_truncated_answer_is_fetched_over_tcp(each_loop: NewLoop) -> None:
+@LOOPS
+def test_truncated_answer_is_fetched_over_tcp(new_loop: NewLoop) -> None:
     many = says(*[record("a.test", "A", f"192.0.2.{number}") for number in range(1, 101)])
 
     async def scenario() -> None:
@@ -242,7 +238,7 @@ def test_truncated_answer_is_fetched_over_tcp(each_loop: NewLoop) -> None:
             addresses = await ask(QUESTION, Plan(servers(server), 60.0, 1))
         assert len(addresses) == 100
 
-    with asyncio.Runner(loop_factory=each_loop) as runner:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(scenario())
 
 

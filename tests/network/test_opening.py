@@ -1,6 +1,6 @@
 """Tests of connecting over loopback: reported phases and reasons of failures.
 
-Each test runs on asyncio's loop and on uvloop, because their transports buffer differently.
+Each test runs on asyncio's loop and on uvloop, which call the functions of one turn in different orders.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-import uvloop
 
 from probe_exporter.network import address_choice
 from probe_exporter.network.connection import Connection
@@ -23,19 +22,13 @@ from probe_exporter.network.settings import SourceSettings
 from probe_exporter.prober.failure import OutOfFiles, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.tls import layer
-from tests.conftest import NewLoop
 from tests.descriptors import no_descriptors, open_descriptors
+from tests.loops import ON_BOTH_LOOPS
 from tests.targets import Pki
 from tests.targets.peer import TlsPeer, a_probe, everything, failing, greet, hold, over_tls, peer, say, take
 from tests.waiting import PATIENCE, until
 
-pytestmark = pytest.mark.usefixtures("new_loop")
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def new_loop(request: pytest.FixtureRequest) -> NewLoop:
-    made: NewLoop = request.param
-    return made
+pytestmark = ON_BOTH_LOOPS
 
 
 # --- connecting --------------------------------------------------------------------------------------------

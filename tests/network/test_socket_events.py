@@ -10,20 +10,13 @@ from contextlib import ExitStack
 from functools import partial
 
 import pytest
-import uvloop
 
 from probe_exporter.network import socket_events as socket_events_file
 from probe_exporter.network.socket_events import MAX_TURN_SOCKETS, SOCKETS_AT_ONCE, socket_events
-from tests.conftest import NewLoop
+from tests.loops import ON_BOTH_LOOPS
 from tests.waiting import until
 
-pytestmark = pytest.mark.usefixtures("new_loop")
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def new_loop(request: pytest.FixtureRequest) -> NewLoop:
-    made: NewLoop = request.param
-    return made
+pytestmark = ON_BOTH_LOOPS
 
 
 @pytest.fixture

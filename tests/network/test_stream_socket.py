@@ -12,24 +12,17 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-import uvloop
 
 from probe_exporter.network import stream_socket
 from probe_exporter.network.stream_socket import MAX_TURN_READS, MAX_UNSENT_BYTES, READ_BYTES, StreamSocket
-from tests.conftest import NewLoop
 from tests.descriptors import open_descriptors
+from tests.loops import ON_BOTH_LOOPS
 from tests.waiting import until
 
-pytestmark = pytest.mark.usefixtures("new_loop")
+pytestmark = ON_BOTH_LOOPS
 
 LARGE = bytes(range(256)) * 32768
 """8 MiB: more than the buffers of two sockets hold."""
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def new_loop(request: pytest.FixtureRequest) -> NewLoop:
-    made: NewLoop = request.param
-    return made
 
 
 class Reported:
@@ -317,13 +310,13 @@ async def test_error_of_sending_is_reported_in_a_later_turn_after_what_had_arriv
         stream.pause_reading()
         peers.sendall(b"why")
         peers.close()
-        stream.write(b"nobody reads this")
+        stream.write(b"unread")
         assert owner.lost == []
         assert stream.closing
         await until(lambda: owner.lost)
         assert owner.data == b"why"
         assert isinstance(owner.lost[0], BrokenPipeError | ConnectionResetError)
-        stream.write(b"nor this")
+        stream.write(b"unread too")
         assert len(owner.lost) == 1
 
 
