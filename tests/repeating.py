@@ -58,7 +58,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def _says_something(report: pytest.TestReport) -> bool:
-    """Return whether somebody reads a report: not that of a short setup or teardown without an error."""
+    """Return whether a report is needed. That of a short setup or teardown without an error is not."""
     return report.when == "call" or report.outcome != "passed" or report.duration >= MIN_REPORTED_SECONDS
 
 

@@ -171,7 +171,7 @@ async def _dial_one(
         there = literals.socket_address(address, port)
         connection, started = Connection(), time.perf_counter()
         try:
-            stream = StreamSocket(_tcp_socket(address, local, network), connection)
+            stream = StreamSocket(_bound_socket(socket.SOCK_STREAM, address, local, network), connection)
             try:
                 await stream.connect(there)
             except BaseException:
@@ -190,12 +190,18 @@ async def _dial_one(
     return connection
 
 
-def _tcp_socket(address: str, local: str, network: Network | None) -> socket.SocketType:
-    """Return a socket that does not block, bound to a local address and to the policy's interface if there are any."""
+def _bound_socket(kind: socket.SocketKind, address: str, local: str, network: Network | None) -> socket.SocketType:
+    """Return a socket that does not block, bound to a local address and to the policy's interface if there are any.
+
+    Args:
+        kind: ``SOCK_STREAM`` for TCP or ``SOCK_DGRAM`` for UDP.
+        address: what it is to be connected to.
+    """
     # The class below `socket.socket`, which takes three times as long to make and to close.
-    sock = socket.SocketType(_family(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock = socket.SocketType(_family(address), kind | socket.SOCK_NONBLOCK)
     try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if network is not None and network.source_interface:
             bind_to_interface(sock, network.source_interface)
         if local:
@@ -278,12 +284,7 @@ def _connect_to_path(path: str) -> Connection:
         sock.close()
         raise
     connection = Connection()
-    stream = StreamSocket(sock, connection)
-    try:
-        stream.start()
-    except BaseException:
-        stream.abort()
-        raise
+    StreamSocket(sock, connection).start()
     return connection
 
 
@@ -309,20 +310,14 @@ async def dial_udp(probe: Probe, address: str, port: int, *, source: str = "") -
         if network is not None:
             network.check(address, port)
         try:
-            sock = _udp_socket(address, port, local, "" if network is None else network.source_interface)
-            return Datagrams(sock, address, port)
+            return Datagrams(_udp_socket(address, port, local, network), address, port)
         except OSError as error:
             raise connecting_failed(error, join_host_port(address, port)) from None
 
 
-def _udp_socket(address: str, port: int, local: str, interface: str) -> socket.SocketType:
-    # The class below `socket.socket`, which takes three times as long to make and to close.
-    sock = socket.SocketType(_family(address), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+def _udp_socket(address: str, port: int, local: str, network: Network | None) -> socket.SocketType:
+    sock = _bound_socket(socket.SOCK_DGRAM, address, local, network)
     try:
-        if interface:
-            bind_to_interface(sock, interface)
-        if local:
-            sock.bind(literals.socket_address(local, 0))
         sock.connect(literals.socket_address(address, port))
     except BaseException:
         sock.close()

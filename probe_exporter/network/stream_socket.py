@@ -45,7 +45,7 @@ _READABLE = select.EPOLLIN | select.EPOLLPRI | _CLOSED
 
 
 class Owner(Protocol):
-    """Whom a `StreamSocket` reports to."""
+    """Receives the events of a `StreamSocket`."""
 
     def connection_made(self, stream: StreamSocket) -> None: ...
     def data_received(self, data: bytes) -> None: ...
@@ -116,14 +116,18 @@ class StreamSocket:
         """Begin to receive; the socket is connected.
 
         Raises:
-            OSError: no more sockets can be watched.
+            OSError: no more sockets can be watched; this one is closed.
         """
         self._watch()
         self._owner.connection_made(self)
 
     def _watch(self) -> None:
         assert self._socket is not None
-        self._events.watch(self._socket, self._on_event, _CHANGES)
+        try:
+            self._events.watch(self._socket, self._on_event, _CHANGES)
+        except BaseException:
+            self.abort()
+            raise
 
     # Called by the events of the socket.
 

@@ -82,7 +82,7 @@ class Session(SSL.Connection):
         return False
 
     def ignore_verification(self) -> None:
-        """Go on with the handshake whatever the result of the verification that is running."""
+        """Let the handshake continue even if the verification that runs now fails."""
         lib.SSL_set_verify(self.ssl, SSL.VERIFY_NONE, ffi.NULL)
 
     def give(self, data: bytes) -> None:

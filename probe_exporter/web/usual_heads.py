@@ -67,15 +67,9 @@ class UsualHeads:
         Args:
             data: what the parser was given when it was between two requests, and what made it return `message` alone.
         """
-        if (
-            message.method != "GET"
-            or message.version != HttpVersion11
-            or message.should_close
-            or message.upgrade
-            or message.chunked
-            or message.compression
-            or data.find(b"\r\n\r\n") != len(data) - 4
-        ):
+        if message.should_close or message.upgrade or message.chunked or message.compression:
+            return
+        if data.find(b"\r\n\r\n") != len(data) - 4:
             return
         end = data.find(b"\r\n", 0, MAX_LINE_BYTES)
         if end > 0 and len(data) - end <= MAX_FIELDS_BYTES and _LINE.fullmatch(data, 0, end):
