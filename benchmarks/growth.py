@@ -10,17 +10,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from benchmarks.instructions import simulated
-from benchmarks.targets import serving
+from benchmarks.targets import configured, serving
 from tests.exporters import probe_path
-from tests.targets import Pki
 
 FEW_TARGETS, MANY_TARGETS = 10, 20_000
 FEW_MODULES, MANY_MODULES = 10, 2_000
@@ -92,21 +87,15 @@ def _count(number: int, ends: Mapping[str, Sequence[str]]) -> dict[str, int]:
         ends: what the targets of a name end with.
     """
     counts = {}
-    with tempfile.TemporaryDirectory() as directory_name:
-        directory = Path(directory_name)
-        Pki(directory)
-        many = {f"{name}_{one}": dict(module) for name, module in MODULES.items() for one in range(number)}
-        (directory / "blackbox.yml").write_text(yaml.safe_dump({"modules": many}))
-        with serving(directory) as ports, simulated(directory) as exporter:
-            for name, endings in ends.items():
-                target = TARGETS[name].format(**ports)
-                paths = [
-                    probe_path(module=f"{name}_{one}", target=f"{target}{end}")
-                    for end in endings
-                    for one in range(number)
-                ]
-                print(f"{name}: {len(paths):,} different probes …", file=sys.stderr)
-                counts[name] = exporter.count(paths)[0]
+    many = {f"{name}_{one}": module for name, module in MODULES.items() for one in range(number)}
+    with configured(many) as directory, serving(directory) as ports, simulated(directory) as exporter:
+        for name, endings in ends.items():
+            target = TARGETS[name].format(**ports)
+            paths = [
+                probe_path(module=f"{name}_{one}", target=f"{target}{end}") for end in endings for one in range(number)
+            ]
+            print(f"{name}: {len(paths):,} different probes …", file=sys.stderr)
+            counts[name] = exporter.count(paths)[0]
     return counts
 
 

@@ -23,19 +23,15 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
 from benchmarks.measure import AS_PROMETHEUS
 from benchmarks.probes import PROBES, Probe
-from benchmarks.targets import serving
+from benchmarks.targets import configured, serving
 from tests.exporters import ROOT, probe_path
 from tests.processes import free_port, listening, running
-from tests.targets import Pki
 
 BUDGET = Path(__file__).with_name("instructions.json")
 ALLOWANCE = 1.05
@@ -151,16 +147,15 @@ def count(probes: Sequence[Probe], program: str, headers: Mapping[str, str] = {}
         headers: of the requests.
     """
     counts: dict[str, Count] = {}
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        Pki(directory)
-        modules = {probe.name: dict(probe.module) for probe in probes}
-        (directory / "blackbox.yml").write_text(yaml.safe_dump({"modules": modules}))
-        with serving(directory) as ports, simulated(directory, program) as exporter:
-            for probe in probes:
-                print(f"{probe.name} ...", file=sys.stderr)
-                path = probe_path(module=probe.name, target=probe.target.format(**ports))
-                counts[probe.name] = exporter.count([path], headers)
+    with (
+        configured({probe.name: probe.module for probe in probes}) as directory,
+        serving(directory) as ports,
+        simulated(directory, program) as exporter,
+    ):
+        for probe in probes:
+            print(f"{probe.name} ...", file=sys.stderr)
+            path = probe_path(module=probe.name, target=probe.target.format(**ports))
+            counts[probe.name] = exporter.count([path], headers)
     return counts
 
 

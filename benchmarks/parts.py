@@ -12,20 +12,16 @@ import json
 import os
 import signal
 import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-import yaml
-
 from benchmarks.instructions import PROBES_TO_COUNT, PROBES_TO_WARM_UP, ask
 from benchmarks.probes import PROBES
-from benchmarks.targets import serving
+from benchmarks.targets import configured, serving
 from tests.exporters import ROOT, probe_path
 from tests.processes import free_port, listening, running
-from tests.targets import Pki
 from tests.waiting import wait_until
 
 SHOWN = 40
@@ -37,13 +33,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.parts", description=__doc__)
     parser.add_argument("probe", choices=[probe.name for probe in PROBES])
     (probe,) = [one for one in PROBES if one.name == parser.parse_args().probe]
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        Pki(directory)
-        (directory / "blackbox.yml").write_text(yaml.safe_dump({"modules": {probe.name: dict(probe.module)}}))
-        with serving(directory) as ports:
-            path = probe_path(module=probe.name, target=probe.target.format(**ports))
-            counted = count(directory, path)
+    with configured({probe.name: probe.module}) as directory, serving(directory) as ports:
+        path = probe_path(module=probe.name, target=probe.target.format(**ports))
+        counted = count(directory, path)
     print(table(counted))
 
 

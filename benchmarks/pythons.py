@@ -10,20 +10,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median, quantiles
 
-import yaml
-
 from benchmarks.instructions import PROBES_TO_WARM_UP, ask, interpreter, python
 from benchmarks.probes import PROBES
-from benchmarks.targets import serving
+from benchmarks.targets import configured, serving
 from tests.exporters import ROOT, Server, probe_path
 from tests.processes import free_port, listening, running
-from tests.targets import Pki
 
 CONNECTIONS = 8
 """Connections to an exporter, each with one probe at a time."""
@@ -42,11 +38,8 @@ def main() -> None:
     chosen = [probe for probe in PROBES if not options.probe or probe.name in options.probe]
     names = [python(one) for one in options.pythons]
     print(f"| probe | {' | '.join(names)} |\n| --- |{' ---: |' * len(names)}")
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
-        directory = Path(name)
-        Pki(directory)
-        modules = {probe.name: dict(probe.module) for probe in chosen}
-        (directory / "blackbox.yml").write_text(yaml.safe_dump({"modules": modules}))
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(configured({probe.name: probe.module for probe in chosen}))
         ports = stack.enter_context(serving(directory))
         exporters = [stack.enter_context(_exporter(directory, one)) for one in options.pythons]
         for probe in chosen:

@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -28,11 +27,10 @@ from benchmarks.__main__ import interpreter
 from benchmarks.measure import AS_PROMETHEUS, cpu_seconds
 from benchmarks.pace import PaceResult, pace
 from benchmarks.probes import PROBES, Probe
-from benchmarks.targets import serving
+from benchmarks.targets import configured, serving
 from probe_exporter.version import VERSION
 from tests import exporters
 from tests.exporters import Server
-from tests.targets import Pki
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("sizing.json")
@@ -180,11 +178,7 @@ def _measure(probes: Sequence[Probe], seconds: float, own: set[int], others: set
         others: the cores of the load and the targets.
     """
     found = {}
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        Pki(directory)
-        modules = {probe.name: dict(probe.module) for probe in probes}
-        (directory / "blackbox.yml").write_text(yaml.safe_dump({"modules": modules}))
+    with configured({probe.name: probe.module for probe in probes}) as directory:
         os.sched_setaffinity(0, others)
         with serving(directory) as ports:
             for probe in probes:

@@ -7,10 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import yaml
+
 from tests.processes import free_port, listening, running
+from tests.targets import Pki
 
 NGINX = """
 {user}
@@ -45,6 +49,17 @@ http {{
   }}
 }}
 """
+
+
+@contextlib.contextmanager
+def configured(modules: Mapping[str, Mapping[str, object]]) -> Iterator[Path]:
+    """Yield a directory with certificates and a blackbox.yml that has these modules; remove it at the end."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        Pki(directory)
+        plain = {module: dict(settings) for module, settings in modules.items()}
+        (directory / "blackbox.yml").write_text(yaml.safe_dump({"modules": plain}))
+        yield directory
 
 
 @contextlib.contextmanager

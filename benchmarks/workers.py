@@ -10,20 +10,16 @@ import argparse
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
 
-import yaml
-
 from benchmarks.measure import Load, Measurement, measure
 from benchmarks.probes import PROBES, Probe
-from benchmarks.targets import serving
+from benchmarks.targets import configured, serving
 from tests import exporters
 from tests.exporters import Server, probe_path
-from tests.targets import Pki
 
 USUAL = "http", "tcp", "dns", "tls", "https-http2"
 
@@ -39,15 +35,14 @@ def main() -> int:
     chosen = [probe for probe in PROBES if probe.name in (options.probes or USUAL)]
     print(f"| probe | one process, µs | {options.workers} workers, µs | ratio | probes/s | probes/s |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        Pki(directory)
-        modules = {probe.name: dict(probe.module) for probe in chosen}
-        (directory / "blackbox.yml").write_text(yaml.safe_dump({"modules": modules}))
-        with serving(directory) as ports, both(directory, options.workers) as servers:
-            for probe in chosen:
-                path = probe_path(module=probe.name, target=probe.target.format(**ports))
-                print(row(probe, *rounds(servers, path, options.rounds, options.seconds)), flush=True)
+    with (
+        configured({probe.name: probe.module for probe in chosen}) as directory,
+        serving(directory) as ports,
+        both(directory, options.workers) as servers,
+    ):
+        for probe in chosen:
+            path = probe_path(module=probe.name, target=probe.target.format(**ports))
+            print(row(probe, *rounds(servers, path, options.rounds, options.seconds)), flush=True)
     return 0
 
 

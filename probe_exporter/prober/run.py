@@ -298,7 +298,7 @@ class Probe:
 
 
 def note_phase(probe: Probe, name: str, started: float, about: str = "") -> None:
-    """Note a phase in which nothing waited or failed, at its end. It takes a quarter of the time of `Probe.phase`.
+    """Note a phase at its end that did not wait, and that no error ended: in a quarter of the time of `Probe.phase`.
 
     Args:
         started: when it began, by `time.perf_counter`.
