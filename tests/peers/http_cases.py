@@ -61,6 +61,7 @@ def matcher(header: str, regexp: str, **more: object) -> list[dict[str, object]]
 
 STATUS = (
     Case("plain 200"),
+    Case("plain 200 without a block", block=False),
     *(
         Case(f"status {code}", pages=at(reply(code, b"body")))
         for code in (201, 202, 205, 206, 300, 400, 401, 403, 404, 418, 429, 500, 503)
