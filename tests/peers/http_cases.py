@@ -396,6 +396,8 @@ JSON = tuple(
     Case(f"json {name}", {"fail_if_body_json_not_matches_cel": expression}, pages=at(reply(200, text)))
     for name, expression, text in (
         ("object", "body.a == 1", b'{"a": 1}'),
+        ("list of a key in brackets", 'body["a-b"].exists(x, x == 2)', b'{"a-b": [1, 2]}'),
+        ("list of a key in brackets that does not match", 'body["a-b"].all(x, x["c"] == 2)', b'{"a-b": [{"c": 1}]}'),
         ("object that does not match", "body.a == 2", b'{"a": 1}'),
         ("nothing", "true", b""),
         ("spaces around", "body == 1", b" \t1\r\n"),
