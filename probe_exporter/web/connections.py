@@ -135,6 +135,15 @@ def _is_plain(message: object, payload: object) -> TypeGuard[RawRequestMessage |
     )
 
 
+def _with_ascii_line(head: bytes) -> bytes:
+    """Percent-encode the bytes beyond ASCII of a request line, which ``curl`` sends as they were typed.
+
+    aiohttp's parser refuses them; the original, like most servers, takes them for what they encode.
+    """
+    line, end, rest = head.partition(b"\r\n")
+    return "".join(chr(byte) if byte < 0x80 else f"%{byte:02X}" for byte in line).encode("ascii") + end + rest
+
+
 class Connection(RequestHandler):
     """One client's connection. It is in `Connections.unheard` until the head of its next request is complete."""
 
@@ -182,6 +191,8 @@ class Connection(RequestHandler):
         if self._between and not self._messages and (head := self._all.heads.find(data)) is not None:
             self._queue(head)
             return
+        if self._between and len(data) <= PIECE and not data.isascii():
+            data = _with_ascii_line(data)
         if len(data) <= PIECE:
             self._parse(data)
             self._between = self._ours and self._ended_with_a_plain_head(data)

@@ -82,6 +82,8 @@ REQUESTS = [
         ours={"status": 200, "content-type": TEXT},
         why="several modules in one request",
     ),
+    Request(f"/probe?{TARGET}&x=grün"),
+    Request("/probe?target=grün:1"),
     Request("/probe"),
     Request("/probe?target="),
     Request("/probe?target=%zz"),
