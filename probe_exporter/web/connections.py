@@ -112,7 +112,9 @@ class _Response(StreamResponse):
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has closed the connection")
-        transport.write(self._answer.encoded(request.method, request.version >= HttpVersion11, self._keep_alive))
+        # aiohttp takes a request that it can't parse for one of HTTP/1.0, after which a close needs no announcement.
+        newer = request.version >= HttpVersion11 or self._answer.closes
+        transport.write(self._answer.encoded(request.method, newer, self._keep_alive))
         self._writer = request.writer
         return self._writer
 
