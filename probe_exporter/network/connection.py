@@ -297,23 +297,21 @@ class Connection:
             raise self._error or ProbeFailed(Reason.CONNECT_CLOSED, "the connection is closed")
 
     async def start_tls(self, probe: Probe, secure: Secure) -> None:
-        """Start TLS, after `dial` or in the middle of a dialogue (STARTTLS).
+        """Start TLS, after `dial` or in the middle of a dialogue (STARTTLS), in the current phase of the probe.
 
         Raises:
             ProbeFailed: the handshake failed, or the certificate does not verify (its metrics are reported even so).
         """
-        with probe.phase("tls") as phase:
-            phase.about = secure.server_name
-            started = time.perf_counter()
-            try:
-                await self.wrap(secure, requests_ocsp=probe.requests_ocsp)
-            except VerificationFailed as failed:
-                metrics.report_handshake(probe, failed.handshake)
-                evidence.keep(probe, failed.handshake, secure.server_name, self.address)
-                raise
-            if self.handshake is not None:
-                evidence.keep(probe, self.handshake, secure.server_name, self.address)
-            self.tls_seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        try:
+            await self.wrap(secure, requests_ocsp=probe.requests_ocsp)
+        except VerificationFailed as failed:
+            metrics.report_handshake(probe, failed.handshake)
+            evidence.keep(probe, failed.handshake, secure.server_name, self.address)
+            raise
+        if self.handshake is not None:
+            evidence.keep(probe, self.handshake, secure.server_name, self.address)
+        self.tls_seconds = time.perf_counter() - started
 
     async def wrap(self, secure: Secure, *, requests_ocsp: bool = False) -> None:
         """Add a TLS layer inside of those already there; report no metrics.

@@ -240,7 +240,10 @@ class _WebsocketProbe:
     async def _upgrade(self, connection: Connection, request: UpgradeRequest, key: str) -> None:
         probe, config = self._probe, self._client.tls_config
         if self._url.secure:
-            await connection.start_tls(probe, Secure(client_context(config), config.server_name or self._url.host))
+            secure = Secure(client_context(config), config.server_name or self._url.host)
+            with probe.phase("tls") as phase:
+                phase.about = secure.server_name
+                await connection.start_tls(probe, secure)
             assert connection.handshake is not None
             metrics.report_handshake(probe, connection.handshake)
         probe.log("Requesting the upgrade", url=probe.target, host=request.host)
