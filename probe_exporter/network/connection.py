@@ -332,10 +332,11 @@ class Connection:
             raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
         self.handshake = layer.handshake
         self._layers.append(layer)
-        # Data may have come along with the handshake's last message.
-        self.restart(self._decrypt(len(self._layers) - 1, b"") if layer.has_more() else b"")
-        if layer.behind:
-            self._go_on_next_turn()
+        self.first_byte_at = 0.0  # what came before was not the application's
+        if layer.has_more():  # data came along with the handshake's last message
+            self._deliver(self._decrypt(len(self._layers) - 1, b""))
+            if layer.behind:
+                self._go_on_next_turn()
 
     def restart(self, received: bytes = b"") -> None:
         """Forget when the first byte came, since it was not the application's; `read` returns `received` next."""
@@ -394,8 +395,9 @@ class Connection:
     def _send(self, data: bytes, depth: int) -> None:
         """Encrypt `data` with the layers outside of `depth`, the inner ones first, and send it."""
         if data and self._socket is not None:
-            for layer in reversed(self._layers[:depth]):
-                data = layer.encrypt(data)
+            while depth:
+                depth -= 1
+                data = self._layers[depth].encrypt(data)
             self._socket.write(data)
 
     def _decrypt(self, depth: int, data: bytes) -> bytes:
