@@ -176,6 +176,7 @@ class HttpSettings(CertificateSettings, HttpClientSettings, AddressSettings):
         header_matchers = (*self.fail_if_header_matches, *self.fail_if_header_not_matches)
         proxied = "proxy_url" in self.model_fields_set or self.proxy_from_environment  # an empty URL counts too
         return Plan(
+            unusable=_flaw(self),
             http3=self.enable_http3,
             leaves_names_to_proxy=self.skip_resolve_phase_with_proxy and proxied and not self.enable_http3,
             has_tls_config=self.has_tls_config,
@@ -211,11 +212,22 @@ class HttpSettings(CertificateSettings, HttpClientSettings, AddressSettings):
         return None if self.oauth2 is None else TokenSource(self.oauth2)
 
 
+def _flaw(settings: HttpSettings) -> str:
+    """Return why no request can be sent; empty if it can."""
+    try:
+        check_references(settings)
+        http1.check_method(settings.template.method)
+    except ProbeFailed as failed:
+        return failed.message
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What every probe of a module does, computed once. To read an attribute of settings takes ten times as long.
 
     Attributes:
+        unusable: why every probe fails before it sends anything; empty if none does.
         leaves_names_to_proxy: the proxy resolves the target's name. HTTP/3 does not use proxies.
         accepts_success: a status code of 200 to 299 passes, and no header is checked.
         checks_connection: its version or its use of TLS is checked.
@@ -228,6 +240,7 @@ class Plan:
         coding: the content coding that the response must have.
     """
 
+    unusable: str
     http3: bool
     leaves_names_to_proxy: bool
     has_tls_config: bool
@@ -326,8 +339,8 @@ class _HttpProbe:
         self._resolved = not plan.leaves_names_to_proxy
         addresses = [await self._follower.resolve(url)] if self._resolved else []
         # The settings are checked before anything is sent.
-        check_references(self._settings)
-        http1.check_method(plan.template.method)
+        if plan.unusable:
+            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, plan.unusable)
         if url.secure or plan.has_tls_config:
             await self._follower.prepare_tls()
         if plan.body_file:

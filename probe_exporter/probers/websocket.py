@@ -91,8 +91,7 @@ class WebsocketSettings(CertificateSettings, MessageSettings, SourceSettings):
     @cached_property
     def adds_headers(self) -> bool:
         """Whether the settings have headers or credentials for the upgrade request."""
-        client = self.client
-        return bool(self.headers or client.http_headers or client.basic_auth or client.authorization)
+        return bool(self.headers) or self.client.adds_headers
 
     @cached_property
     def has_tls_config(self) -> bool:
