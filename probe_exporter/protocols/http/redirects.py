@@ -93,7 +93,7 @@ class RedirectFollower:
     @property
     def resolve_seconds(self) -> float:
         """Seconds of all lookups so far."""
-        first = self._probe.samples.get(address_choice.LOOKUP_TIME, default=0.0) if self._resolves else 0.0
+        first = self._probe.samples.plain.get(address_choice.LOOKUP_TIME, 0.0) if self._resolves else 0.0
         return first + self._later_resolve_seconds
 
     def _context(self, alpn: tuple[str, ...] = ALPN) -> ClientContext:
@@ -199,7 +199,7 @@ class RedirectFollower:
     async def _exchange(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
         probe, request, url = self._probe, hop.request, hop.request.url
         self.close()
-        self._open = exchange = await (self._over_quic if self._http3 else self._over_tcp)(hop, upload)
+        self._open = exchange = await (self._over_quic(hop, upload) if self._http3 else self._over_tcp(hop, upload))
         shown = str(url)[:MAX_LOGGED_CHARACTERS]
         probe.log("Making HTTP request", method=request.method, url=shown, host=request.host)
         with probe.phase("processing") as phase:
