@@ -96,7 +96,7 @@ class RedirectFollower:
         first = self._probe.samples.plain.get(address_choice.LOOKUP_TIME, 0.0) if self._resolves else 0.0
         return first + self._later_resolve_seconds
 
-    def _context(self, alpn: tuple[str, ...] = ALPN) -> ClientContext:
+    async def _context(self, alpn: tuple[str, ...] = ALPN) -> ClientContext:
         """Return the TLS context for hops by https.
 
         Args:
@@ -107,9 +107,7 @@ class RedirectFollower:
         """
         context = self._contexts.get(alpn)
         if context is None:
-            from probe_exporter.tls.context import client_context  # noqa: PLC0415  # see `tls.loading`
-
-            context = client_context(self._client.tls_config, alpn if self._client.enable_http2 else ())
+            context = await loading.client_context(self._client.tls_config, alpn if self._client.enable_http2 else ())
             self._contexts[alpn] = context
         return context
 
@@ -119,13 +117,13 @@ class RedirectFollower:
         Raises:
             ProbeFailed: the settings can't be used.
         """
-        await loading.load()
         if self._http3:
+            await loading.load()
             from probe_exporter.tls.quic import quic_context  # noqa: PLC0415  # few modules need it
 
-            quic_context(self._client.tls_config)
+            await quic_context(self._client.tls_config)
         else:
-            self._context()
+            await self._context()
 
     def fetch(
         self,
@@ -216,8 +214,7 @@ class RedirectFollower:
         request, url = hop.request, hop.request.url
         secure = None
         if url.secure:
-            await loading.load()
-            secure = Secure(self._context(() if request.upgrades else ALPN), hop.server_name)
+            secure = Secure(await self._context(() if request.upgrades else ALPN), hop.server_name)
         proxy = self._client.proxies.choose(url, hop.addresses)
         if proxy is None:
             addresses = hop.addresses or await self._addresses(hop)
@@ -265,7 +262,7 @@ class RedirectFollower:
         from probe_exporter.protocols.http.http3_exchange import Http3Exchange  # noqa: PLC0415  # the same
         from probe_exporter.tls.quic import quic_context  # noqa: PLC0415  # the same
 
-        context, url = quic_context(self._client.tls_config), hop.request.url
+        context, url = await quic_context(self._client.tls_config), hop.request.url
         addresses = hop.addresses or await self._addresses(hop)
         client = await quic.dial(self._probe, addresses, url.port, context, hop.server_name, ALPN)
         self.connect_seconds += client.connect_seconds
