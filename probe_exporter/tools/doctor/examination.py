@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from probe_exporter.config.reloading import Source
 from probe_exporter.tools.doctor import exporter, machine, services
-from probe_exporter.tools.doctor.finding import Finding, as_json, as_text, healthy, print_in_colour
+from probe_exporter.tools.doctor.finding import Finding, as_json, as_text, healthy
 
 
 class Plan(NamedTuple):
@@ -32,6 +32,9 @@ def examine(plan: Plan, *, as_json_document: bool) -> int:
     """Run all checks, print the findings, and return the exit code: 1 if a check failed."""
     findings = _findings(plan)
     if not as_json_document and sys.stdout.isatty():
+        # Imported here: rich takes 60 ms, and only a person sees colours.
+        from probe_exporter.tools.doctor.terminal import print_in_colour  # noqa: PLC0415  # see above
+
         print_in_colour(findings, sys.stdout)
     else:
         sys.stdout.write(as_json(findings) if as_json_document else as_text(findings))
