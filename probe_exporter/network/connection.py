@@ -303,23 +303,21 @@ class Connection:
             raise self._error or ProbeFailed(Reason.CONNECT_CLOSED, "the connection is closed")
 
     async def start_tls(self, probe: Probe, secure: Secure) -> None:
-        """Start TLS, after `dial` or in the middle of a dialogue (STARTTLS).
+        """Start TLS, after `dial` or in the middle of a dialogue (STARTTLS), in the current phase of the probe.
 
         Raises:
             ProbeFailed: the handshake failed, or the certificate does not verify (its metrics are reported even so).
         """
-        with probe.phase("tls") as phase:
-            phase.about = secure.server_name
-            started = time.perf_counter()
-            try:
-                await self.wrap(secure, requests_ocsp=probe.requests_ocsp)
-            except VerificationFailed as failed:
-                metrics.report_handshake(probe, failed.handshake)
-                evidence.keep(probe, failed.handshake, secure.server_name, self.address)
-                raise
-            if self.handshake is not None:
-                evidence.keep(probe, self.handshake, secure.server_name, self.address)
-            self.tls_seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        try:
+            await self.wrap(secure, requests_ocsp=probe.requests_ocsp)
+        except VerificationFailed as failed:
+            metrics.report_handshake(probe, failed.handshake)
+            evidence.keep(probe, failed.handshake, secure.server_name, self.address)
+            raise
+        if self.handshake is not None:
+            evidence.keep(probe, self.handshake, secure.server_name, self.address)
+        self.tls_seconds = time.perf_counter() - started
 
     async def wrap(self, secure: Secure, *, requests_ocsp: bool = False) -> None:
         """Add a TLS layer inside of those already there; report no metrics.
@@ -340,10 +338,11 @@ class Connection:
             raise ProbeFailed(Reason.TLS_TIMEOUT, f"no TLS handshake within {MAX_HANDSHAKE_SECONDS:g} s") from None
         self.handshake = layer.handshake
         self._layers.append(layer)
-        # Data may have come along with the handshake's last message.
-        self.restart(self._decrypt(len(self._layers) - 1, b"") if layer.has_more() else b"")
-        if layer.behind:
-            self._go_on_next_turn()
+        self.first_byte_at = 0.0  # what came before was not the application's
+        if layer.has_more():  # data came along with the handshake's last message
+            self._deliver(self._decrypt(len(self._layers) - 1, b""))
+            if layer.behind:
+                self._go_on_next_turn()
 
     def restart(self, received: bytes = b"") -> None:
         """Forget when the first byte came, since it was not the application's; `read` returns `received` next."""
@@ -403,8 +402,9 @@ class Connection:
     def _send(self, data: bytes, depth: int) -> None:
         """Encrypt `data` with the layers outside of `depth`, the inner ones first, and send it."""
         if data and self._socket is not None:
-            for layer in reversed(self._layers[:depth]):
-                data = layer.encrypt(data)
+            while depth:
+                depth -= 1
+                data = self._layers[depth].encrypt(data)
             self._socket.write(data)
 
     def _decrypt(self, depth: int, data: bytes) -> bytes:

@@ -202,7 +202,7 @@ class Request(NamedTuple):  # each probe makes one: a frozen dataclass of nine f
     @property
     def upgrades(self) -> bool:
         """Whether the request asks for another protocol, which needs HTTP/1.1 (RFC 9110, section 7.8)."""
-        return any(name == "Upgrade" for name, _ in self.headers)
+        return "Upgrade" in dict(self.headers)
 
     def _all_headers(self) -> Sequence[tuple[str, str]]:
         has_length = not self.body_file and (self.body or self.method in _ANNOUNCES_LENGTH)
