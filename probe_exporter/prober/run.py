@@ -164,14 +164,11 @@ class Probe:
         target: the target as the request names it.
         network: the network policy of this run; None if the module has none.
         samples: the measured values.
-        set, add: set or add to one sample, ``probe.set(DURATION, 0.2, "connect")``; methods of `samples`.
-        observe: count one value in a histogram, ``probe.observe(LATENCY, 0.2)``; a method of `samples`.
         failure: the first failure noted; `failed_phase` is its phase.
     """
 
     __slots__ = (
         "_clock",
-        "add",
         "begun",
         "current_phase",
         "deadline",
@@ -181,10 +178,8 @@ class Probe:
         "handshake",
         "lines",
         "network",
-        "observe",
         "requests_ocsp",
         "samples",
-        "set",
         "spans",
         "started",
         "succeeded",
@@ -208,10 +203,7 @@ class Probe:
         self.target = target
         self.network = network
         self.deadline = deadline
-        self.samples = samples = Samples()
-        self.set = samples.set
-        self.add = samples.add
-        self.observe = samples.observe
+        self.samples = Samples()
         # For the report of the probe, and not for probers:
         self.lines: list[Line] = []  # the log, but for the two that follow; `events` has all by name
         self.begun: Line | None = None
@@ -240,6 +232,18 @@ class Probe:
     def registry(self) -> CollectorRegistry:
         """The registry of this run, for prometheus_client's types."""
         return self.samples.registry
+
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        """Set one sample, ``probe.set(DURATION, 0.2, "connect")``; see `Samples.set`."""
+        self.samples.set(metric, value, *labels)
+
+    def add(self, metric: Metric, value: float, *labels: str) -> None:
+        """Add to one sample, which starts at 0; see `Samples.add`."""
+        self.samples.add(metric, value, *labels)
+
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        """Count one value in a histogram, ``probe.observe(LATENCY, 0.2)``; see `Samples.observe`."""
+        self.samples.observe(metric, value, *labels)
 
     def phase(self, name: str, seconds: Metric | None = None) -> Phase:
         """Time a phase: ``with probe.phase("login", DURATION): …``. A failure inside is reported with this phase.
