@@ -153,7 +153,8 @@ class Connection:
             self._error = self._error or _lost(error)
         self._ended = True
         self._wake()
-        self.resume_writing()
+        if self._writer is not None:
+            self.resume_writing()
 
     def pause_writing(self) -> None:
         self._writer = asyncio.get_running_loop().create_future()
@@ -385,7 +386,7 @@ class Connection:
                 if last:
                     stream.write(last)
             stream.close()
-            if stream.unsent:  # the peer may never read it
+            if self._socket is not None:  # something is unsent, and the peer may never read it
                 asyncio.get_running_loop().call_later(LINGER_SECONDS, stream.abort)
 
     def abort(self) -> None:
@@ -411,7 +412,8 @@ class Connection:
 
     def _wake(self) -> None:
         reader, self._reader = self._reader, None
-        wake(reader)
+        if reader is not None:
+            wake(reader)
 
 
 def wake(waiter: asyncio.Future[None] | None) -> None:
