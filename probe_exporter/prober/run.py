@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from probe_exporter.prober.deadline import Late, within
 from probe_exporter.prober.failure import ProbeFailed
-from probe_exporter.prober.metrics import Metric, Samples, whole_nanoseconds
+from probe_exporter.prober.metrics import Metric, Samples
 
 Line = tuple[float, int, str, dict[str, object], CodeType, int]
 """The fields of an `Event`. A plain tuple is the cheapest kind of record, and a run makes a dozen."""
@@ -89,8 +89,7 @@ class Phase:
         if len(probe.spans) < MAX_SPANS:
             probe.spans.append((self.name, self.started, seconds, self.about, kind is not None))
         if (metric := self.metric) is not None:
-            before = probe.samples.series.get((metric, (self.name,)), 0.0)
-            probe.samples.set_phase(metric, self.name, whole_nanoseconds(before + seconds))
+            probe.samples.add_phase(metric, self.name, seconds)
         if kind is None:  # after a failure the phase remains, for the result
             probe.current_phase = self.outer
 
