@@ -111,7 +111,9 @@ async def dial(
         connection.connect_seconds = time.perf_counter() - started
         probe.log("Connected to the proxy" if forwarded else "Connected through the proxy", proxy=str(proxy))
         if secure is not None:
-            await connection.start_tls(probe, secure)
+            with probe.phase("tls") as handshake:
+                handshake.about = secure.server_name
+                await connection.start_tls(probe, secure)
     except BaseException:
         connection.abort()
         raise
@@ -125,10 +127,7 @@ async def own_tls(proxy: Proxy, config: TLSSettings) -> Secure | None:
     """
     if not proxy.secure:
         return None
-    await loading.load()
-    from probe_exporter.tls.context import client_context  # noqa: PLC0415  # see `loading`
-
-    return Secure(client_context(config, ALPN), config.server_name or proxy.host)
+    return Secure(await loading.client_context(config, ALPN), config.server_name or proxy.host)
 
 
 def destination(proxy: Proxy, url: URL, addresses: Sequence[str]) -> tuple[str, int]:
