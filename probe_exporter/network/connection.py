@@ -153,8 +153,7 @@ class Connection:
             self._error = self._error or _lost(error)
         self._ended = True
         self._wake()
-        if self._writer is not None:
-            self.resume_writing()
+        self.resume_writing()
 
     def pause_writing(self) -> None:
         self._writer = asyncio.get_running_loop().create_future()
