@@ -30,7 +30,7 @@ from probe_exporter.telemetry.masking import mask_urls
 MAX_BYTES = 64 << 20
 """The default size limit of the history in bytes.
 
-A probe takes 3 to 5 kB. A DNS response of 64 KiB, logged record by record with escapes, takes 300 kB: 200 of these
+A probe takes 2 to 5 kB. A DNS response of 64 KiB, logged record by record with escapes, takes 300 kB: 200 of these
 fit, which is the default of ``--history.limit``, and an exporter of 100 MB stays below twice that.
 """
 
@@ -311,7 +311,7 @@ class MemoryHistory:
 
 # --- sizes of results --------------------------------------------------------------------------------------
 
-_RESULT = 2000  # a Result, its Probe with two lines, Samples and their tables, without the parts counted below
+_RESULT = 1300  # a Result, its Probe with two lines, Samples and their tables, without the parts counted below
 _EVENT = 330  # an Event, its fields' table, its time
 _RUN = 500  # a Run and its texts, without those counted below
 _SPAN = 160  # a tuple with two numbers

@@ -22,6 +22,12 @@ from probe_exporter.prober.metrics import Metric, Samples
 Line = tuple[float, int, str, dict[str, object], CodeType, int]
 """The fields of an `Event`. A plain tuple is the cheapest kind of record, and a run makes a dozen."""
 
+Beginning = tuple[float, str, float, CodeType]
+"""The first line of every log: Unix seconds, the prober's name, the timeout in seconds, the function that logged."""
+
+Success = tuple[float, float, CodeType]
+"""The last line of a successful probe: Unix seconds, the duration in seconds, the function that logged."""
+
 
 class Event(NamedTuple):
     """One line of a probe's log, as data; it is formatted when a client requests it."""
@@ -205,8 +211,8 @@ class Probe:
         self.samples = Samples()
         # For the report of the probe, and not for probers:
         self.lines: list[Line] = []  # the log, but for the two that follow; `events` has all by name
-        self.begun: Line | None = None
-        self.succeeded: Line | None = None
+        self.begun: Beginning | None = None
+        self.succeeded: Success | None = None
         self.spans: list[Span] = []  # the phases that have ended
         self.evidence: list[Evidence] = []  # what peers sent to identify themselves
         self.requests_ocsp = False  # whether handshakes ask for a stapled OCSP response
@@ -225,7 +231,15 @@ class Probe:
     @property
     def events(self) -> list[Event]:
         """The log of this run."""
-        return [Event(*line) for line in (self.begun, *self.lines, self.succeeded) if line is not None]
+        lines = [*self.lines]
+        if self.begun is not None:
+            when, prober, timeout, code = self.begun
+            fields: dict[str, object] = {"prober": prober, "timeout_seconds": timeout}
+            lines.insert(0, (when, logging.DEBUG, "Beginning probe", fields, code, 0))
+        if self.succeeded is not None:
+            when, duration, code = self.succeeded
+            lines.append((when, logging.DEBUG, "Probe succeeded", {"duration_seconds": duration}, code, 0))
+        return [Event(*line) for line in lines]
 
     @property
     def registry(self) -> CollectorRegistry:
