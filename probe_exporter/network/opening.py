@@ -109,7 +109,8 @@ async def start_tls(
             Reason.SETTINGS_UNUSABLE, "tls_config: without `server_name` there is no name to verify a certificate by"
         )
     await loading.load()
-    with probe.phase("tls", seconds):
+    with probe.phase("tls", seconds) as phase:
+        phase.about = name
         await connection.start_tls(probe, Secure(await loading.client_context(settings), name))
     assert connection.handshake is not None
     metrics.report_handshake(probe, connection.handshake)
@@ -181,7 +182,9 @@ async def _dial_one(
         connection.connect_seconds = connection.opened_at - started
     if secure is not None:
         try:
-            await connection.start_tls(probe, secure)
+            with probe.phase("tls") as handshake:
+                handshake.about = secure.server_name
+                await connection.start_tls(probe, secure)
         except BaseException:
             connection.abort()
             raise

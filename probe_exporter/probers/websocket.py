@@ -90,8 +90,7 @@ class WebsocketSettings(CertificateSettings, MessageSettings, SourceSettings):
     @cached_property
     def adds_headers(self) -> bool:
         """Whether the settings have headers or credentials for the upgrade request."""
-        client = self.client
-        return bool(self.headers or client.http_headers or client.basic_auth or client.authorization)
+        return bool(self.headers) or self.client.adds_headers
 
     @cached_property
     def has_tls_config(self) -> bool:
@@ -239,8 +238,10 @@ class _WebsocketProbe:
     async def _upgrade(self, connection: Connection, request: UpgradeRequest, key: str) -> None:
         probe, config = self._probe, self._client.tls_config
         if self._url.secure:
-            context = await loading.client_context(config)
-            await connection.start_tls(probe, Secure(context, config.server_name or self._url.host))
+            secure = Secure(await loading.client_context(config), config.server_name or self._url.host)
+            with probe.phase("tls") as phase:
+                phase.about = secure.server_name
+                await connection.start_tls(probe, secure)
             assert connection.handshake is not None
             metrics.report_handshake(probe, connection.handshake)
         probe.log("Requesting the upgrade", url=probe.target, host=request.host)
@@ -305,19 +306,19 @@ class _Channel:
 
     async def receive(self) -> bytes:
         conversation = self._conversation
-        while (message := conversation.next()) is None:
+        while True:
             if conversation.only_waits:
                 conversation.feed(await self._connection.read())
-                continue
+            if (message := conversation.next()) is not None:
+                return message if isinstance(message, bytes) else await message.joined()
             if (failure := conversation.failure) is not None:
                 raise failure
             if answers := conversation.outgoing():  # to pings; a server that does not read them has to wait
                 await self._connection.write(answers)
-            elif not conversation.needs_data:
-                await asyncio.sleep(0)  # other tasks run between the pieces of a flood
             if conversation.needs_data:
                 conversation.feed(await self._connection.read())
-        return message if isinstance(message, bytes) else await message.joined()
+            else:
+                await asyncio.sleep(0)  # other tasks run between the pieces of a flood
 
     def send_text(self, text: bytes) -> Awaitable[None]:
         self._conversation.say(text)

@@ -54,7 +54,8 @@ def fingerprint(pointer: Any) -> bytes:
     digest = new("char[32]")
     if not lib.X509_digest(pointer, _SHA256, digest, ffi.NULL):
         raise ProbeFailed(Reason.CERTIFICATE_INVALID, "a certificate of the peer can't be read: it has no digest")
-    return bytes(ffi.unpack(digest, 32))
+    found: bytes = ffi.unpack(digest, 32)
+    return found
 
 
 def read(pointer: Any) -> Certificate:

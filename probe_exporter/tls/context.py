@@ -221,10 +221,11 @@ async def _make(key: Hashable, stamp: Stamp, make: Callable[[], Context]) -> Con
 
 def _keep(work: tuple[object, Hashable, Stamp], made: asyncio.Future[Any]) -> None:
     """Keep a context, unless it could not be made, or the configuration has changed meanwhile."""
+    usable = not made.cancelled() and made.exception() is None  # asked even if nobody waits: asyncio logs it otherwise
     if _making.get(work) is not made:
         return
     del _making[work]
-    if made.cancelled() or made.exception() is not None:
+    if not usable:
         return
     _, key, stamp = work
     if key not in _contexts and len(_contexts) >= MAX_CONTEXTS:

@@ -97,7 +97,9 @@ class Session(SSL.Connection):
         if not size:
             return b""
         data = new("char[]", size)
-        return bytes(ffi.unpack(data, max(lib.BIO_read(bio, data, size), 0)))
+        lib.BIO_read(bio, data, size)
+        taken: bytes = ffi.unpack(data, size)
+        return taken
 
     def is_waiting(self) -> bool:
         """Return whether bytes from the peer are left, decrypted or not."""
@@ -112,7 +114,8 @@ class Session(SSL.Connection):
         data = new("char[]", size)
         found = lib.SSL_read(self.ssl, data, size)
         if found > 0:
-            return bytes(ffi.unpack(data, found))
+            plain: bytes = ffi.unpack(data, found)
+            return plain
         self._raise_ssl_error(self.ssl, found)
         raise SSL.Error  # it has raised already
 
@@ -141,9 +144,10 @@ def _judge(ok: int, store: Any) -> int:
     """Ask the session's judge about a certificate; return 1 if verification goes on, else 0."""
     session = _shaking[lib.X509_STORE_CTX_get_ex_data(store, _SSL_INDEX)]
     certificate = lib.X509_STORE_CTX_get_current_cert(store)
-    code, depth = lib.X509_STORE_CTX_get_error(store), lib.X509_STORE_CTX_get_error_depth(store)
+    code = 0 if ok else lib.X509_STORE_CTX_get_error(store)
+    depth = lib.X509_STORE_CTX_get_error_depth(store)
     try:
-        if not session.judge(session, certificate, code, depth, bool(ok)):
+        if not session.judge(session, certificate, code, depth, ok == 1):
             return 0
     except Exception as error:  # it can't pass through OpenSSL
         session.problem = error

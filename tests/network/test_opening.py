@@ -177,6 +177,7 @@ async def test_connect_reports_phases_to_own_metric(pki: Pki) -> None:
     assert [*took] == ["resolve", "connect", "tls"]
     assert took["connect"] == round(connection.connect_seconds, 9)
     assert took["tls"] >= round(connection.tls_seconds, 9) > 0
+    assert [about for name, _, _, about, _ in probe.spans if name == "tls"] == ["127.0.0.1"]
     assert probe.current_phase == ""
 
 

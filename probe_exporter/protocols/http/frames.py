@@ -25,6 +25,7 @@ MAX_PAYLOAD_BYTES = 16384
 """Payload of a frame, unless the receiver allows more. We never do, since a frame is buffered until it is complete."""
 
 _START = struct.Struct(">BHBBI")  # 24 bits of length, kind, flags, stream
+_START_BYTES = _START.size
 _SETTING = struct.Struct(">HI")
 
 
@@ -105,13 +106,14 @@ class FrameReader:
             Violation: the frame is larger than we allow. Data of any other protocol looks like that too.
         """
         data, at = self._data, self._at
-        start = at + _START.size
+        start = at + _START_BYTES
         if start > len(data):
             return None
         high, low, kind, flags, stream = _START.unpack_from(data, at)
-        end = start + (high << 16 | low)
-        if end - start > MAX_PAYLOAD_BYTES:
-            raise _too_large(data[at:start], end - start)
+        size = high << 16 | low
+        if size > MAX_PAYLOAD_BYTES:
+            raise _too_large(data[at:start], size)
+        end = start + size
         if end > len(data):
             return None
         self._at = end

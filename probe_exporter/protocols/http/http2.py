@@ -88,8 +88,11 @@ def request_fields(request: Request) -> list[Field]:
     """Return the fields of a request, one for each cookie (section 8.2.3), as Go's client does."""
     fields: list[Field] = []
     for name, value in request.fields():
-        values = filter(None, _CRUMB_END.split(value)) if name == "cookie" else (value,)
-        fields += [(name.encode("ascii"), one.encode("utf-8", "surrogateescape")) for one in values]
+        if name == "cookie":
+            crumbs = filter(None, _CRUMB_END.split(value))
+            fields += [(b"cookie", crumb.encode("utf-8", "surrogateescape")) for crumb in crumbs]
+        else:
+            fields.append((name.encode("ascii"), value.encode("utf-8", "surrogateescape")))
     return fields
 
 
@@ -167,7 +170,8 @@ class Http2ResponseReader(Response):
         self._block_ends = False  # whether that block ends its stream
         self._pseudo: dict[bytes, bytes] = {}  # of that block, so far
         self._fields: Headers = []
-        self._left = -1  # announced bytes of the body that have not arrived; negative if unknown
+        self._announced = -1  # bytes of the body; negative if unknown
+        self._left = -1  # those of them that have not arrived
         self._window = WINDOW_BYTES  # bytes that the server may still send
         self._taken = 0  # bytes taken and not given back to the server
         self._connection_room = frames.INITIAL_WINDOW_BYTES
@@ -236,10 +240,11 @@ class Http2ResponseReader(Response):
 
     @property
     def content_length(self) -> int:
-        """The value of the only valid Content-Length, for any status; else 0 if the head ended the stream, or -1.
+        """The value of the only valid Content-Length, for any status; else 0 if the head ended the stream, or -1."""
+        return self._announced
 
-        These are the rules of Go's client.
-        """
+    def _read_content_length(self) -> int:
+        """Return the announced length of the body by the rules of Go's client."""
         values = self.get_all("content-length")
         if len(values) == 1 and values[0].isascii() and values[0].isdigit() and len(values[0]) < 20:
             length = int(values[0])
@@ -387,10 +392,11 @@ class Http2ResponseReader(Response):
         self.headers = headers
         self.head_complete = True
         self.ended_with_head = self._block_ends
+        self._announced = self._read_content_length()
         if self._to_head or (self._block_ends and status in (204, 304)):
             self.complete = True
             return
-        self._left = self.content_length
+        self._left = self._announced
         if self._block_ends:
             self._finish()
 
@@ -406,9 +412,9 @@ class Http2ResponseReader(Response):
         if len(payload) % 6:
             raise Violation(f"settings of {len(payload)} bytes", Code.FRAME_SIZE_ERROR)
         for key, value in frames.read_settings(payload):
-            least, most, code = _SETTING_BOUNDS.get(key, (0, value, Code.NO_ERROR))
-            if not least <= value <= most:
-                raise Violation(f"setting {key} is {value}", code)
+            bounds = _SETTING_BOUNDS.get(key)
+            if bounds is not None and not bounds[0] <= value <= bounds[1]:
+                raise Violation(f"setting {key} is {value}", bounds[2])
             if key == frames.INITIAL_WINDOW_SIZE:
                 self._stream_room += value - self._first_room
                 self._first_room = value

@@ -76,6 +76,7 @@ class RedirectFollower:
         self._later_resolve_seconds = 0.0  # of all hops but the first
         self._cookies: Cookies | None = None
         self._open: Exchange | None = None
+        self._contexts: dict[tuple[str, ...], ClientContext] = {}  # by the protocols that they offer
 
     def resolve(self, url: URL) -> Coroutine[Any, Any, str]:
         """Choose the address of the first hop.
@@ -92,10 +93,10 @@ class RedirectFollower:
     @property
     def resolve_seconds(self) -> float:
         """Seconds of all lookups so far."""
-        first = self._probe.samples.get(address_choice.LOOKUP_TIME, default=0.0) if self._resolves else 0.0
+        first = self._probe.samples.plain.get(address_choice.LOOKUP_TIME, 0.0) if self._resolves else 0.0
         return first + self._later_resolve_seconds
 
-    def tls(self, alpn: tuple[str, ...] = ALPN) -> Awaitable[ClientContext]:
+    async def _context(self, alpn: tuple[str, ...] = ALPN) -> ClientContext:
         """Return the TLS context for hops by https.
 
         Args:
@@ -104,7 +105,11 @@ class RedirectFollower:
         Raises:
             ProbeFailed: the settings can't be used.
         """
-        return loading.client_context(self._client.tls_config, alpn if self._client.enable_http2 else ())
+        context = self._contexts.get(alpn)
+        if context is None:
+            context = await loading.client_context(self._client.tls_config, alpn if self._client.enable_http2 else ())
+            self._contexts[alpn] = context
+        return context
 
     async def prepare_tls(self) -> None:
         """Load the TLS context now, before anything is sent.
@@ -118,7 +123,7 @@ class RedirectFollower:
 
             await quic_context(self._client.tls_config)
         else:
-            await self.tls()
+            await self._context()
 
     def fetch(
         self,
@@ -192,7 +197,7 @@ class RedirectFollower:
     async def _exchange(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
         probe, request, url = self._probe, hop.request, hop.request.url
         self.close()
-        self._open = exchange = await (self._over_quic if self._http3 else self._over_tcp)(hop, upload)
+        self._open = exchange = await (self._over_quic(hop, upload) if self._http3 else self._over_tcp(hop, upload))
         shown = str(url)[:MAX_LOGGED_CHARACTERS]
         probe.log("Making HTTP request", method=request.method, url=shown, host=request.host)
         with probe.phase("processing") as phase:
@@ -209,7 +214,7 @@ class RedirectFollower:
         request, url = hop.request, hop.request.url
         secure = None
         if url.secure:
-            secure = Secure(await self.tls(() if request.upgrades else ALPN), hop.server_name)
+            secure = Secure(await self._context(() if request.upgrades else ALPN), hop.server_name)
         proxy = self._client.proxies.choose(url, hop.addresses)
         if proxy is None:
             addresses = hop.addresses or await self._addresses(hop)
@@ -222,12 +227,11 @@ class RedirectFollower:
         self.tls_seconds += connection.tls_seconds
         if connection.handshake is None or connection.handshake.protocol != "h2":
             return Http1Exchange(connection, request, upload)
-        from probe_exporter.protocols.http import http2, http2_exchange  # noqa: PLC0415  # not every server speaks it
+        from probe_exporter.protocols.http.http2 import request_fields  # noqa: PLC0415  # not every server speaks it
+        from probe_exporter.protocols.http.http2_exchange import Http2Exchange  # noqa: PLC0415  # the same
 
         file = upload if request.body_file else None
-        return http2_exchange.Http2Exchange(
-            connection, request.method, http2.request_fields(request), request.body, file
-        )
+        return Http2Exchange(connection, request.method, request_fields(request), request.body, file)
 
     async def _through(self, proxy: Proxy, hop: Hop, secure: Secure | None) -> Connection:
         """Connect through a proxy. It gets the host's name, or with plain ``socks5`` the address if one was chosen."""
