@@ -44,7 +44,8 @@ MAX_COUNTS = 3
 timers expire, which costs some percent."""
 PROBES_TO_WARM_UP = 250
 """More than the history keeps: from then on each probe frees an old result, and the collector has little to do."""
-PROBES_TO_COUNT = 100
+PROBES_TO_COUNT = 200
+"""The history computes sizes of results four times a second: with fewer probes, one such turn more or less shows."""
 
 OPENSSL = re.compile(r"/(?:_rust\.abi3\.so|libssl\.so|libcrypto\.so)")
 """The files with OpenSSL: cryptography links it into its own library."""
