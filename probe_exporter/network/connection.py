@@ -24,7 +24,7 @@ from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.prober.run import Probe
 from probe_exporter.tls import evidence, handshake, metrics
-from probe_exporter.tls.handshake import VerificationFailed
+from probe_exporter.tls.handshake import MAX_QUICK_HANDSHAKE_BYTES, VerificationFailed
 
 if TYPE_CHECKING:
     from probe_exporter.network.stream_socket import StreamSocket
@@ -45,10 +45,6 @@ LINGER_SECONDS = 1.0
 
 MAX_HANDSHAKE_BYTES = 1024 * 1024
 """Bytes of a TLS handshake, with what a server sends right behind it. Most servers send less than 6 KB."""
-
-MAX_QUICK_HANDSHAKE_BYTES = 6 * 1024
-"""Bytes of a TLS handshake up to which OpenSSL runs on the event loop. To verify one certificate takes 6 ms if the key
-of its issuer was made for that, and four such certificates fit. A larger handshake goes to a thread."""
 
 MAX_HANDSHAKE_SECONDS = 10.0
 """Seconds that a TLS handshake may take, even if the deadline is later: the original's limit."""
@@ -391,7 +387,7 @@ class Connection:
                 if last:
                     stream.write(last)
             stream.close()
-            if stream.unsent:  # the peer may never read it
+            if self._socket is not None:  # something is unsent, and the peer may never read it
                 asyncio.get_running_loop().call_later(LINGER_SECONDS, stream.abort)
 
     def abort(self) -> None:

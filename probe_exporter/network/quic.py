@@ -38,14 +38,14 @@ from aioquic.tls import AlertDescription, CipherSuite, Group
 
 from probe_exporter.addresses.host_names import to_ascii
 from probe_exporter.network import opening
-from probe_exporter.network.connection import MAX_HANDSHAKE_SECONDS, MAX_QUICK_HANDSHAKE_BYTES
+from probe_exporter.network.connection import MAX_HANDSHAKE_SECONDS
 from probe_exporter.network.datagrams import Datagrams
 from probe_exporter.network.quic_connection import ALL_GROUPS, USUAL_GROUPS, ClientConnection
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
 from probe_exporter.tls import certificates, evidence, handshake, metrics, suites
-from probe_exporter.tls.handshake import Handshake
+from probe_exporter.tls.handshake import MAX_QUICK_HANDSHAKE_BYTES, Handshake
 from probe_exporter.tls.quic import QuicContext
 
 KEEP_ALIVE = 10.0

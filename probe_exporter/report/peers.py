@@ -28,6 +28,7 @@ _ERRORS = {
     "wrong_purpose": "It is not for TLS servers.",
     "name_constraint": "An authority above it may not sign for these names.",
     "weak_key": "Its key is too weak.",
+    "slow_key": "Its key takes so long to verify signatures that the handshake was refused.",
     "weak_signature": "It is signed with a weak hash.",
 }
 

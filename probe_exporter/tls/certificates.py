@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from probe_exporter.addresses import literals
 from probe_exporter.addresses.host_names import to_ascii
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.tls import der
+from probe_exporter.tls import der, slow_keys
 from probe_exporter.tls.name_matching import any_matches
 
 # What cryptography warns of is about a peer's certificate, not about the exporter, and would go to stderr as bare text.
@@ -186,6 +186,16 @@ class Certificate:
     def summary(self) -> Summary:
         """The certificate for people."""
         return _summary(self.x509, large=self.large)
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes, as the peer sends it."""
+        return len(self.x509.public_bytes(serialization.Encoding.DER))
+
+    @cached_property
+    def key_milliseconds(self) -> float:
+        """About how long a signature by its key takes to verify; 0 for a usual key."""
+        return slow_keys.milliseconds(self.x509)
 
     @cached_property
     def expiry(self) -> float:

@@ -10,6 +10,10 @@ from probe_exporter.prober.failure import ProbeFailed, Reason
 if TYPE_CHECKING:
     from probe_exporter.tls.certificates import Certificate
 
+MAX_QUICK_HANDSHAKE_BYTES = 6 * 1024
+"""Bytes of a TLS handshake up to which OpenSSL runs on the event loop, with certificates whose keys are not too slow
+(`layer.MAX_QUICK_MILLISECONDS`). A larger handshake goes to a thread."""
+
 
 class Handshake(NamedTuple):
     """The result of a handshake, as far as it went."""

@@ -9,6 +9,8 @@ How verification works:
 * Where OpenSSL's verdict is not Go's (`_is_for_servers`), Go's counts.
 * The first certificate that is good is the authority; no signature is checked before. If the same certificates
   verified not long ago, OpenSSL is told there to stop, and not to refuse the handshake for it (`Check.recall`).
+* At the first call the peer's keys are known. If it would take too long to verify signatures by them, the handshake is
+  refused (`Check.has_slow_keys`).
 * If verification failed, `VerificationFailed` has the handshake as far as it went, for metrics.
 
 Received data is decrypted in limited steps: `decrypt`, `behind`.
@@ -25,7 +27,7 @@ from probe_exporter.addresses.host_names import to_ascii
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls import chain
 from probe_exporter.tls.certificates import Certificate
-from probe_exporter.tls.handshake import Handshake, VerificationFailed
+from probe_exporter.tls.handshake import MAX_QUICK_HANDSHAKE_BYTES, Handshake, VerificationFailed
 from probe_exporter.tls.session import Session
 from probe_exporter.tls.suites import IANA_NAMES, VERSION_NAMES, cipher_of_hello
 from probe_exporter.tls.verifications import Verifications
@@ -63,6 +65,10 @@ _VERDICTS = {
 """The errors that have a reason of their own; the first that applies is the probe's. All others are "invalid"."""
 
 _INVALID_PURPOSE = 26
+
+MAX_QUICK_MILLISECONDS = 12.0
+"""The time of a chain's slow keys up to which it is verified on the event loop: a turn may take 20 ms. It is more than
+that of a dozen Brainpool keys. Where a chain takes more, OpenSSL can't continue in a thread, so it is refused."""
 
 MAX_FAULTS = 32
 """Errors kept with their certificates; a peer chooses how many certificates it sends."""
@@ -120,17 +126,22 @@ class Check:
         """Note an error and go on; at the peer's own certificate, return the verdict.
 
         A verification that is recalled ends at once. OpenSSL takes it for failed, which `ignore_verification` is for.
+
+        Raises:
+            ProbeFailed: the peer sent a certificate that can't be read.
         """
+        if self.sent is None:  # the first call, before any signature is checked
+            self.sent = chain.sent(session)
+            if ok and depth and self.recall(depth):
+                session.ignore_verification()
+                return False
+            if self.has_slow_keys():
+                return False
         if not ok:
             if code != _INVALID_PURPOSE or not _is_for_servers(certificate, depth):
                 self.note(code, certificate)
             return True
-        if depth == 0:
-            return self.check_name(chain.read(certificate))
-        if self.recall(session, depth):
-            session.ignore_verification()
-            return False
-        return True
+        return depth > 0 or self.check_name(chain.read(certificate))
 
     def note(self, code: int, certificate: Any) -> None:
         """Add an error of OpenSSL's verification."""
@@ -149,17 +160,26 @@ class Check:
                 self._nameless = _NAMELESS if leaf.has_readable_extensions else "its extensions can't be read"
         return not self.errors
 
-    def recall(self, session: Session, depth: int) -> bool:
+    def has_slow_keys(self) -> bool:
+        """Note an error and return True if the signatures of the chain take too long to verify on the event loop."""
+        sent = self.sent or ()
+        slow = [certificate for certificate in sent if certificate.key_milliseconds]
+        if sum([certificate.key_milliseconds for certificate in slow]) <= MAX_QUICK_MILLISECONDS:
+            return False
+        if sum([certificate.size for certificate in sent]) > MAX_QUICK_HANDSHAKE_BYTES:
+            return False  # this is a thread
+        self.faults += [(certificate.fingerprint.hex(), "slow_key") for certificate in slow[:MAX_FAULTS]]
+        self.errors.append("slow_key")
+        self.complete = True
+        return True
+
+    def recall(self, depth: int) -> bool:
         """Return whether the certificates verified not long ago, for any name, and are for this one.
 
         Args:
             depth: the place of the authority in the chain that OpenSSL has found.
         """
-        if self._verifications is None or self.sent is not None or self.errors:
-            return False
-        try:
-            self.sent = chain.sent(session)
-        except ProbeFailed:  # it is reported after the handshake
+        if self._verifications is None or self.sent is None:
             return False
         found = self._verifications.find(self.sent)
         if found is None or len(found.links) != depth + 1 or not self.sent[0].is_for(self.server_name):

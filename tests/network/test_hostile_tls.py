@@ -25,7 +25,10 @@ from probe_exporter.network import connection as connections
 from probe_exporter.network.connection import Secure
 from probe_exporter.network.opening import dial
 from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.tls import certificates
 from probe_exporter.tls.context import ClientContext
+from probe_exporter.tls.handshake import Handshake, VerificationFailed
+from probe_exporter.tls.quic import QuicContext
 from probe_exporter.tls.settings import TLSSettings
 from tests.cost import expect_cheaper, seconds_of_a_million_additions, turns
 from tests.targets import Pki
@@ -234,6 +237,37 @@ async def test_handshake_with_slow_keys_shares_the_loop(pki: Pki, tmp_path: Path
         with turns() as taken, pytest.raises(ProbeFailed):
             await dial(a_probe(), ["127.0.0.1"], port, secure=secure)
     expect_cheaper(max(taken), limit(), "a turn of the event loop")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("length", "refused"), [(3, False), (4, True)])
+async def test_short_chain_with_slow_keys_is_refused_before_a_signature_is_checked(
+    pki: Pki, tmp_path: Path, length: int, refused: bool
+) -> None:
+    """It is handled on the event loop, where OpenSSL checks the whole chain in one turn: with 4 such keys 23 ms."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain_with_slow_keys(tmp_path, length), tmp_path / "chain.key")
+
+    def play(client: socket.socket) -> None:
+        with suppress(ssl.SSLError, OSError), context.wrap_socket(client, server_side=True):
+            client.recv(1)
+
+    settings = TLSSettings(ca_file=str(pki.directory / "root.pem"))
+    secure = Secure(ClientContext(settings, ()), "localhost")
+    async with server(play) as port:
+        with pytest.raises(VerificationFailed) as over_tcp:
+            await dial(a_probe(), ["127.0.0.1"], port, secure=secure)
+    sent = [certificates.read(one) for one in x509.load_pem_x509_certificates((tmp_path / "chain.pem").read_bytes())]
+    with pytest.raises(VerificationFailed) as over_quic:
+        QuicContext(settings).verify(Handshake("TLS 1.3", "", sent, None), "localhost")
+    for failed in (over_tcp.value, over_quic.value):
+        assert len(failed.handshake.sent) == length
+        if refused:
+            assert failed.reason is Reason.CERTIFICATE_INVALID
+            assert failed.handshake.verify_errors == ("slow_key",)
+            assert failed.handshake.faults == tuple([(one.fingerprint.hex(), "slow_key") for one in sent[1:]])
+        else:
+            assert failed.handshake.verify_errors == ("unknown_authority", "wrong_name")
 
 
 @pytest.mark.slow
