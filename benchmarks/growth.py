@@ -162,9 +162,8 @@ def _count_probe(exporter: Simulated, collector: Collector, paths: Sequence[str]
     due = 0.0
     for _ in range(WINDOWS):
         collector.collect()
-        exporter.ask(itertools.islice(turns, 1))  # so that the simulator has translated the code
-        own, _ = exporter.during(lambda: exporter.ask(itertools.islice(turns, PROBES_IN_WINDOW)))
-        windows.append(own // PROBES_IN_WINDOW)
+        own, _ = exporter.count_window(turns, PROBES_IN_WINDOW)
+        windows.append(own)
         due += collector.collect() / (PROBES_IN_WINDOW + 1)
     collection, _ = exporter.during(collector.collect)
     exporter.end()

@@ -387,7 +387,7 @@ class Connection:
                 if last:
                     stream.write(last)
             stream.close()
-            if stream.unsent:  # the peer may never read it
+            if self._socket is not None:  # something is unsent, and the peer may never read it
                 asyncio.get_running_loop().call_later(LINGER_SECONDS, stream.abort)
 
     def abort(self) -> None:

@@ -16,6 +16,7 @@ MAX_RESPONSE_RECORDS = 1000
 """Records of an answer section that are read; a round robin of addresses has a few dozen."""
 
 _IN, _OPT = 1, 41
+_MAPPED = bytes(10) + b"\xff\xff"  # the prefix ::ffff:0:0/96
 _HEADER = struct.Struct(">HHHHHH")
 _RECORD = struct.Struct(">HHIH")  # type, class, TTL, length
 _RESPONSE, _AUTHORITATIVE, _TRUNCATED, _RECURSION_DESIRED, _RECURSION_AVAILABLE = 0x8000, 0x400, 0x200, 0x100, 0x80
@@ -119,7 +120,11 @@ def _addresses(data: bytes, at: int, count: int, kind: bytes) -> tuple[str, ...]
         if (type_, class_) == wanted:
             if length != size:
                 raise ValueError("an address of another length")
-            found.append(socket.inet_ntop(family, data[at : at + size]))
+            address = data[at : at + size]
+            if address.startswith(_MAPPED):  # an IPv4 address, as in the original and where a target is one
+                found.append(socket.inet_ntop(socket.AF_INET, address[-4:]))
+            else:
+                found.append(socket.inet_ntop(family, address))
         at += length
     return tuple(found)
 

@@ -170,7 +170,7 @@ async def _dial_one(
         there = literals.socket_address(address, port)
         connection, started = Connection(), time.perf_counter()
         try:
-            stream = StreamSocket(_bound_socket(socket.SOCK_STREAM, address, local, network), connection)
+            stream = StreamSocket(_bound_socket(socket.SOCK_STREAM, there, local, network), connection)
             try:
                 await stream.connect(there)
             except BaseException:
@@ -191,15 +191,18 @@ async def _dial_one(
     return connection
 
 
-def _bound_socket(kind: socket.SocketKind, address: str, local: str, network: Network | None) -> socket.SocketType:
+def _bound_socket(
+    kind: socket.SocketKind, there: tuple[Any, ...], local: str, network: Network | None
+) -> socket.SocketType:
     """Return a socket that does not block, bound to a local address and to the policy's interface if there are any.
 
     Args:
         kind: ``SOCK_STREAM`` for TCP or ``SOCK_DGRAM`` for UDP.
-        address: what it is to be connected to.
+        there: what it is to be connected to, by `literals.socket_address`.
     """
+    family = socket.AF_INET if len(there) == 2 else socket.AF_INET6
     # The class below `socket.socket`, which takes three times as long to make and to close.
-    sock = socket.SocketType(_family(address), kind | socket.SOCK_NONBLOCK)
+    sock = socket.SocketType(family, kind | socket.SOCK_NONBLOCK)
     try:
         if kind == socket.SOCK_STREAM:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -228,10 +231,6 @@ def bind_to_interface(sock: socket.SocketType, interface: str) -> None:
         elif error.errno in (errno.EPERM, errno.EACCES):
             what = f"this kernel allows binding to {interface!r} only with CAP_NET_RAW (before Linux 5.7)"
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"source_interface: {what}") from None
-
-
-def _family(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if literals.version(address) == 6 else socket.AF_INET
 
 
 def _local(source: str, address: str) -> str:
@@ -317,9 +316,10 @@ async def dial_udp(probe: Probe, address: str, port: int, *, source: str = "") -
 
 
 def _udp_socket(address: str, port: int, local: str, network: Network | None) -> socket.SocketType:
-    sock = _bound_socket(socket.SOCK_DGRAM, address, local, network)
+    there = literals.socket_address(address, port)
+    sock = _bound_socket(socket.SOCK_DGRAM, there, local, network)
     try:
-        sock.connect(literals.socket_address(address, port))
+        sock.connect(there)
     except BaseException:
         sock.close()
         raise

@@ -199,6 +199,18 @@ class Samples:
         else:
             self.set(metric, seconds, phase)
 
+    def add_phase(self, metric: Metric, phase: str, seconds: float) -> None:
+        """Add to the duration of a phase, in a metric with the one label ``phase``; round it to nanoseconds.
+
+        Raises:
+            ValueError, NotASample: as `set` does.
+        """
+        if metric.arity == 1 and type(phase) is str:
+            series, key = self.series, (metric, (phase,))
+            series[key] = whole_nanoseconds(series.get(key, 0.0) + seconds)
+        else:
+            self.set(metric, seconds, phase)
+
     def add(self, metric: Metric, value: float, *labels: str) -> None:
         """Add to one sample, which starts at 0.
 

@@ -17,10 +17,16 @@ from prometheus_client import CollectorRegistry
 
 from probe_exporter.prober.deadline import Late, within
 from probe_exporter.prober.failure import ProbeFailed
-from probe_exporter.prober.metrics import Metric, Samples, whole_nanoseconds
+from probe_exporter.prober.metrics import Metric, Samples
 
 Line = tuple[float, int, str, dict[str, object], CodeType, int]
 """The fields of an `Event`. A plain tuple is the cheapest kind of record, and a run makes a dozen."""
+
+Beginning = tuple[float, str, float, CodeType]
+"""The first line of every log: Unix seconds, the prober's name, the timeout in seconds, the function that logged."""
+
+Success = tuple[float, float, CodeType]
+"""The last line of a successful probe: Unix seconds, the duration in seconds, the function that logged."""
 
 
 class Event(NamedTuple):
@@ -89,8 +95,7 @@ class Phase:
         if len(probe.spans) < MAX_SPANS:
             probe.spans.append((self.name, self.started, seconds, self.about, kind is not None))
         if (metric := self.metric) is not None:
-            before = probe.samples.series.get((metric, (self.name,)), 0.0)
-            probe.samples.set_phase(metric, self.name, whole_nanoseconds(before + seconds))
+            probe.samples.add_phase(metric, self.name, seconds)
         if kind is None:  # after a failure the phase remains, for the result
             probe.current_phase = self.outer
 
@@ -164,14 +169,11 @@ class Probe:
         target: the target as the request names it.
         network: the network policy of this run; None if the module has none.
         samples: the measured values.
-        set, add: set or add to one sample, ``probe.set(DURATION, 0.2, "connect")``; methods of `samples`.
-        observe: count one value in a histogram, ``probe.observe(LATENCY, 0.2)``; a method of `samples`.
         failure: the first failure noted; `failed_phase` is its phase.
     """
 
     __slots__ = (
         "_clock",
-        "add",
         "begun",
         "current_phase",
         "deadline",
@@ -181,10 +183,8 @@ class Probe:
         "handshake",
         "lines",
         "network",
-        "observe",
         "requests_ocsp",
         "samples",
-        "set",
         "spans",
         "started",
         "succeeded",
@@ -208,14 +208,11 @@ class Probe:
         self.target = target
         self.network = network
         self.deadline = deadline
-        self.samples = samples = Samples()
-        self.set = samples.set
-        self.add = samples.add
-        self.observe = samples.observe
+        self.samples = Samples()
         # For the report of the probe, and not for probers:
         self.lines: list[Line] = []  # the log, but for the two that follow; `events` has all by name
-        self.begun: Line | None = None
-        self.succeeded: Line | None = None
+        self.begun: Beginning | None = None
+        self.succeeded: Success | None = None
         self.spans: list[Span] = []  # the phases that have ended
         self.evidence: list[Evidence] = []  # what peers sent to identify themselves
         self.requests_ocsp = False  # whether handshakes ask for a stapled OCSP response
@@ -234,12 +231,32 @@ class Probe:
     @property
     def events(self) -> list[Event]:
         """The log of this run."""
-        return [Event(*line) for line in (self.begun, *self.lines, self.succeeded) if line is not None]
+        lines = [*self.lines]
+        if self.begun is not None:
+            when, prober, timeout, code = self.begun
+            fields: dict[str, object] = {"prober": prober, "timeout_seconds": timeout}
+            lines.insert(0, (when, logging.DEBUG, "Beginning probe", fields, code, 0))
+        if self.succeeded is not None:
+            when, duration, code = self.succeeded
+            lines.append((when, logging.DEBUG, "Probe succeeded", {"duration_seconds": duration}, code, 0))
+        return [Event(*line) for line in lines]
 
     @property
     def registry(self) -> CollectorRegistry:
         """The registry of this run, for prometheus_client's types."""
         return self.samples.registry
+
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        """Set one sample, ``probe.set(DURATION, 0.2, "connect")``; see `Samples.set`."""
+        self.samples.set(metric, value, *labels)
+
+    def add(self, metric: Metric, value: float, *labels: str) -> None:
+        """Add to one sample, which starts at 0; see `Samples.add`."""
+        self.samples.add(metric, value, *labels)
+
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        """Count one value in a histogram, ``probe.observe(LATENCY, 0.2)``; see `Samples.observe`."""
+        self.samples.observe(metric, value, *labels)
 
     def phase(self, name: str, seconds: Metric | None = None) -> Phase:
         """Time a phase: ``with probe.phase("login", DURATION): …``. A failure inside is reported with this phase.

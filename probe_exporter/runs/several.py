@@ -402,8 +402,7 @@ def _merge(whole: Probe, deciding: Probe, parts: Sequence[Probe], spans: Sequenc
     Args:
         spans: the phases for the waterfall; those of all runs by default, which must not overlap.
     """
-    whole.samples = samples = deciding.samples
-    whole.set, whole.add, whole.observe = samples.set, samples.add, samples.observe
+    whole.samples = deciding.samples
     whole.lines += sorted((event for part in parts for event in part.events), key=attrgetter("time"))
     whole.spans = ([span for part in parts for span in part.spans] if spans is None else [*spans])[:MAX_SPANS]
     whole.evidence = [one for part in parts for one in part.evidence][:MAX_ALL_HANDSHAKES]

@@ -10,6 +10,7 @@ verification failed, and its OpenSSL is newer and faster than most systems'.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from OpenSSL._util import lib as openssl
 
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.settings.fields import encode
-from probe_exporter.tls import verifications
+from probe_exporter.tls import system_authorities, verifications
 from probe_exporter.tls.certificates import UNREADABLE
 from probe_exporter.tls.layer import Layer
 from probe_exporter.tls.session import verify_by_judge
@@ -103,15 +104,25 @@ def check_verifiable(server_name: str) -> None:
 
 
 def _trust(context: SSL.Context, settings: TLSSettings) -> None:
-    """Load the authorities. Each certificate of the bundle is a trust anchor: root, intermediate or leaf."""
-    if not (settings.ca or settings.ca_file):
-        context.set_default_verify_paths()
-        return
+    """Load the authorities. Each certificate of theirs is a trust anchor: root, intermediate or leaf."""
     store = context.get_cert_store()
     assert store is not None
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    if not (settings.ca or settings.ca_file):
+        _trust_system(context)
+        return
     for certificate in _longest_lived(_read_authorities(settings)):
         store.add_cert(crypto.X509.from_cryptography(certificate))
+
+
+def _trust_system(context: SSL.Context) -> None:
+    """Load the system's authorities: those that OpenSSL finds, and the others that Go, and so the original, finds."""
+    context.set_default_verify_paths()
+    for path in system_authorities.missed_by_openssl():
+        with contextlib.suppress(SSL.Error):  # the file has no certificate, or can't be read
+            context.load_verify_locations(path)
+    for directory in system_authorities.directories():
+        context.load_verify_locations(None, directory)
 
 
 def _longest_lived(authorities: Iterable[x509.Certificate]) -> Iterable[x509.Certificate]:

@@ -68,13 +68,13 @@ class Answer:
             http_1_1: whether the request's version is 1.1.
             keep_alive: whether the connection stays open afterwards.
         """
-        connection = "" if keep_alive == http_1_1 else _CONNECTION[keep_alive]
-        rest = f"Content-Length: {len(self.body)}\r\nDate: {rfc822_formatted_time()}\r\n{connection}\r\n".encode()
-        empty = method == "HEAD" or self.status == 304
-        return self._head + rest if empty else self._head + rest + self.body
+        connection = b"" if keep_alive == http_1_1 else _CONNECTION[keep_alive]
+        date = rfc822_formatted_time().encode()
+        body = b"" if method == "HEAD" or self.status == 304 else self.body
+        return b"%bContent-Length: %d\r\nDate: %b\r\n%b\r\n%b" % (self._head, len(self.body), date, connection, body)
 
 
-_CONNECTION = {True: "Connection: keep-alive\r\n", False: "Connection: close\r\n"}
+_CONNECTION = {True: b"Connection: keep-alive\r\n", False: b"Connection: close\r\n"}
 """The Connection header field (RFC 9112 section 9.3), by whether the connection stays open. It is needed only if that
 isn't the default of the request's version."""
 

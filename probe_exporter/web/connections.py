@@ -159,7 +159,7 @@ class Connection(RequestHandler):
         self._ours = aiohttp.__version__ == COMPARED_AIOHTTP  # `start` answers the requests, and not aiohttp
         self._between = self._ours  # the parser has nothing of a request, and what it returns is plain
         self._spoilt = False  # invalid HTTP or a chunked body was received, so that the rest is not parsed
-        self._expires = all.expiry()
+        self._expires = all.expiry()  # the time from which on each response is the last
         self._stuck = 0.0  # since when the client has not read the data sent to it
         self._wire: asyncio.Transport | None = None
         self._tls = False
@@ -214,13 +214,15 @@ class Connection(RequestHandler):
         last: object = self._messages[-1][0] if self._messages else None
         if last is not None and type(last) is not UsualHead:
             self._spoilt = not isinstance(last, RawRequestMessage) or last.chunked
+            if self._spoilt:
+                self._expires = -math.inf
 
     def _queue(self, head: UsualHead) -> None:
         """Put a request into the queue, as aiohttp does with those that it has parsed."""
         if self._force_close or self._close:
             return
         self._request_count += 1
-        self._messages.append((cast("RawRequestMessage", head), EMPTY_PAYLOAD))
+        self._messages.append((head, EMPTY_PAYLOAD))  # type: ignore[arg-type]  # see `_is_plain`
         if (waiter := self._waiter) is not None and not waiter.done():
             waiter.set_result(None)
 
@@ -302,8 +304,8 @@ class Connection(RequestHandler):
             raise
         finally:
             self.busy = self._request_in_progress = False
-            if (waiter := self._handler_waiter) is not None:
-                waiter.set_result(None)
+            if self._finished is not None and not self._finished.done():
+                self._finished.set_result(None)
         if not self._keepalive or self._close or self._force_close:
             return False
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
@@ -319,18 +321,13 @@ class Connection(RequestHandler):
         """
         if self.transport is None or self.transport.is_closing():
             raise ConnectionResetError("the client has closed the connection")
-        self._keepalive = not (message.should_close or answer.closes or self._is_last)
+        self._keepalive = not (message.should_close or answer.closes or self._loop.time() > self._expires)
         self.transport.write(answer.encoded(message.method, message.version >= HttpVersion11, self._keepalive))
-
-    @property
-    def _is_last(self) -> bool:
-        """Whether the connection is to be closed with the response that is sent now."""
-        return self._spoilt or self._loop.time() > self._expires
 
     async def finish_response(
         self, request: BaseRequest, resp: StreamResponse, start_time: float | None
     ) -> tuple[StreamResponse, bool]:
-        if self._is_last:
+        if self._loop.time() > self._expires:
             resp.force_close()
         try:
             return await super().finish_response(request, resp, start_time)

@@ -196,15 +196,16 @@ class Probing:
         Raises:
             Refused: there was no file descriptor left for it.
         """
-        if isinstance(result.failure, OutOfFiles):
+        failure = result.failure
+        if isinstance(failure, OutOfFiles):
             tally.cancel()
             self._telemetry.rejected += 1
             self._probe_log.write(result)
             raise Refused(503, NO_FILES, **{"Retry-After": "1"})
-        tally.finish(result.failure.reason.value if result.failure else "", result.duration)
+        tally.finish(failure.reason.value if failure is not None else "", result.duration)
         if result.runs:
             tally.deny_addresses(run.reason for run in result.runs if run.address)
-        if result.failure is not None and result.failure.reason is Reason.INTERNAL_ERROR:
+        if failure is not None and failure.reason is Reason.INTERNAL_ERROR:
             self._telemetry.internal_errors += 1
         self._history.add(result)
         self._probe_log.write(result)

@@ -11,6 +11,7 @@ import select
 import socket
 import ssl
 import time
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -136,26 +137,45 @@ async def test_read_cost_is_linear_for_many_small_messages() -> None:
     expect_cheaper(await cost(75_000), 25 * 5 * few, "25 times as many messages")
 
 
+@contextlib.contextmanager
+def turns_of_others() -> Iterator[list[None]]:
+    """Run another task while the block lasts; yield a list with an item for each of its turns."""
+    turns: list[None] = []
+
+    async def count() -> None:
+        while True:
+            turns.append(None)
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    yield turns
+    counting.cancel()
+
+
 @pytest.mark.parametrize(("size", "number", "turns"), [(8, 20_000, 300), (16_384, 200, 150)])
 async def test_reads_of_buffered_messages_share_the_loop(size: int, number: int, turns: int) -> None:
     """A peer that sends many messages at once does not delay other tasks until all of them are read."""
     connection = Connection()
     message = b"x" * (size - 1) + b"\n"
     connection.data_received(message * number)
-    others = 0
+    with turns_of_others() as others:
+        for _ in range(number // 2):
+            await connection.exactly(size)
+            await connection.until(b"\n", limit=size)
+    assert len(others) >= turns
 
-    async def count() -> None:
-        nonlocal others
-        while True:
-            others += 1
-            await asyncio.sleep(0)
 
-    counting = asyncio.create_task(count())
-    for _ in range(number // 2):
-        await connection.exactly(size)
-        await connection.until(b"\n", limit=size)
-    counting.cancel()
-    assert others >= turns
+async def test_writes_of_small_messages_share_the_loop() -> None:
+    """They take turns even with a peer that reads as fast as they are written, and always has room for more."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection = await dial(a_probe(), ["127.0.0.1"], listener.getsockname()[1])
+        server, _ = listener.accept()
+        with server, turns_of_others() as others:
+            for _ in range(2_000):
+                await connection.write(b"12345678")
+                assert server.recv(8) == b"12345678"
+        connection.close()
+    assert len(others) >= 30
 
 
 async def test_read_returns_rest_after_partial_reads() -> None:

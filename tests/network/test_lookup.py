@@ -257,6 +257,16 @@ async def test_lookup_without_answer_times_out(family: int) -> None:
         assert await failure("silent.test", family) is Reason.DNS_TIMEOUT
 
 
+async def test_mapped_address_of_a_name_is_an_ipv4_address() -> None:
+    """So it is in the original, and where the target is such an address."""
+    async with name_server() as server:
+        server.zone["mapped.test"] = ["::ffff:192.0.2.1", "2001:db8::1"]
+        server.zone["only.test"] = ["::ffff:192.0.2.1"]
+        assert sorted(await lookup.lookup("mapped.test")) == ["192.0.2.1", "2001:db8::1"]
+        assert await lookup.lookup("mapped.test", 6) == ["2001:db8::1"]
+        assert await failure("only.test", 6) == "dns_no_address"
+
+
 async def test_lookup_encodes_idn() -> None:
     async with name_server() as server:
         server.zone["xn--bcher-kva.test"] = ["192.0.2.1"]

@@ -36,6 +36,11 @@ DOCUMENTS: list[str | bytes] = [
     "\ufeffmodules: {}\n",
     "modules:\r\n  a:\r\n    prober: tcp\r\n",
     "modules:\n\ta: {}\n",
+    "\t\nmodules: {}\n",
+    "modules:\n  m:\n    prober: tcp\n\t\n    timeout: 5s\n",
+    "modules:\n  m:\n    prober:\ttcp\n",
+    "modules:\n  m:\n    prober: tcp\t# c\n",
+    "modules:\n  m:\n    prober: http\n    http:\n      valid_status_codes: [200,\n\t201]\n",
     "modules: {a: {prober: tcp\n",
     "modules:\n  a: {prober: tcp}\n b: {prober: tcp}\n",
     "modules: {}\nmodules: {}\n",
@@ -213,6 +218,10 @@ STRICTER = {
     "a number that does not fit into 64 bits; Go silently takes the nearest one": [
         http("valid_status_codes: [-.inf]"),
         http("valid_status_codes: [-9223372036854775809]"),
+    ],
+    "a tab at the start of a line between comments": [
+        "# a\n\t\n# b\nmodules: {}\n",
+        "modules:\n  m:\n    prober: tcp\n# a\n\t# b\n    timeout: 5s\n",
     ],
     "an alias as a key that repeats another key": ["modules: {&k a: {prober: tcp}, *k : {prober: icmp}}\n"],
     "a `proxy_url` with a stray bracket": [http("proxy_url: 'http://]'")],

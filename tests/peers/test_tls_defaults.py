@@ -22,6 +22,7 @@ Verdict = tuple[bool, bool]
 
 DIFFERENT: Mapping[str, tuple[Verdict, str]] = {
     "certificate with a mapped address": ((True, True), "Go can't parse an IPv4-mapped address in a subjectAltName"),
+    "Ed448": ((True, True), "Go does not offer it"),
     "authority with secp256k1": ((True, True), "Go can't parse keys on this curve"),
     "signature with SHA-224": ((True, True), "Go does not offer it, and a server may not go on without"),
     "signature with SHA3-256": ((True, True), "the same"),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
@@ -224,6 +224,7 @@ CASES: Mapping[str, Case] = {
     "secp256k1": Case(GOOD, key=curve(ec.SECP256K1)),
     "brainpool": Case(GOOD, key=curve(ec.BrainpoolP256R1)),
     "Ed25519": Case(GOOD, key=ed25519.Ed25519PrivateKey.generate),
+    "Ed448": Case(GOOD, key=ed448.Ed448PrivateKey.generate),
     "authority with Ed25519": Case(GOOD, key_above=ed25519.Ed25519PrivateKey.generate),
     "authority with P-224": Case(GOOD, key_above=curve(ec.SECP224R1)),
     "authority with secp256k1": Case(GOOD, key_above=curve(ec.SECP256K1)),

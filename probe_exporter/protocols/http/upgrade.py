@@ -94,7 +94,7 @@ _PRINTABLE = bytes(range(0x20, 0x7F))
 _MAX_PLAIN_BYTES = 4096
 _OF_BODY = frozenset({"content-length", "transfer-encoding"})
 
-_PROOF = "\0"
+_PROOF = b"\0"
 """Stands for the value of Sec-WebSocket-Accept in a head that is compared with earlier ones. No usual head has this
 character."""
 
@@ -113,7 +113,7 @@ def after_plain_upgrade(data: bytes, key: str) -> bytes | None:
     if not end or len(head) > _MAX_PLAIN_BYTES:
         return None
     before, proof, after = head.partition(_accept(key))
-    return rest if proof and _is_plain_upgrade(before + _PROOF.encode() + after) else None
+    return rest if proof and _is_plain_upgrade(before + _PROOF + after) else None
 
 
 @remembered(MAX_PLAIN_HEADS_BYTES, lambda head, _: _HEAD_BYTES + len(head))
@@ -121,7 +121,7 @@ def _is_plain_upgrade(head: bytes) -> bool:
     """Return whether a head with `_PROOF` in it upgrades to WebSocket, and has nothing unusual in it."""
     if not head.startswith(_SWITCHING):
         return False
-    if head.replace(b"\r\n", b"").translate(None, _PRINTABLE) != _PROOF.encode():
+    if head.replace(b"\r\n", b"").translate(None, _PRINTABLE) != _PROOF:
         return False
     fields: dict[str, str] = {}
     for line in head.decode("ascii").split("\r\n")[1:]:
@@ -133,7 +133,7 @@ def _is_plain_upgrade(head: bytes) -> bool:
     return (
         fields.get("upgrade", "").lower() == "websocket"
         and fields.get("connection", "").lower() == "upgrade"
-        and fields.get("sec-websocket-accept") == _PROOF
+        and fields.get("sec-websocket-accept") == _PROOF.decode()
         and fields.keys().isdisjoint(_OF_BODY)
     )
 

@@ -23,6 +23,11 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import Close, CloseCode, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # the library was built without its code in C
+    from websockets.utils import apply_mask
+
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http.pieces import Pieces
 
@@ -55,9 +60,6 @@ _MAX_SHORT_BYTES = 125
 
 _LENGTH_BYTES = {126: 2, 127: 8}
 """Bytes of a length that follow a header's first two, by the length in its second byte (RFC 6455, 5.2)."""
-
-
-_number = int.from_bytes
 
 
 class Conversation:
@@ -248,13 +250,12 @@ def _frame(first: int, payload: bytes) -> bytes:
     """Return a frame of a client, whose payload is masked by a random key (RFC 6455, 5.2 and 5.3)."""
     size, key = len(payload), os.urandom(4)
     if size <= _MAX_SHORT_BYTES:
-        head = bytes((first, _MASKED | size))
+        head = (first << 8 | _MASKED | size).to_bytes(2, "big")
     elif size < 1 << 16:
         head = struct.pack("!BBH", first, _MASKED | 126, size)
     else:
         head = struct.pack("!BBQ", first, _MASKED | 127, size)
-    mask = _number((key * (size // len(key) + 1))[:size], "big")
-    return b"".join((head, key, (_number(payload, "big") ^ mask).to_bytes(size, "big")))
+    return b"".join((head, key, apply_mask(payload, key)))
 
 
 def _missing_bytes(header: bytearray) -> int:

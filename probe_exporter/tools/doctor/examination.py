@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from probe_exporter.config.reloading import Source
 from probe_exporter.tools.doctor import exporter, machine, services
-from probe_exporter.tools.doctor.finding import Finding, as_json, as_text, healthy
+from probe_exporter.tools.doctor.finding import Finding, as_json, as_text, healthy, print_in_colour
 
 
 class Plan(NamedTuple):
@@ -31,7 +31,10 @@ class Plan(NamedTuple):
 def examine(plan: Plan, *, as_json_document: bool) -> int:
     """Run all checks, print the findings, and return the exit code: 1 if a check failed."""
     findings = _findings(plan)
-    sys.stdout.write(as_json(findings) if as_json_document else as_text(findings))
+    if not as_json_document and sys.stdout.isatty():
+        print_in_colour(findings, sys.stdout)
+    else:
+        sys.stdout.write(as_json(findings) if as_json_document else as_text(findings))
     return 0 if healthy(findings) else 1
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, TextIO
 
 Verdict = Literal["pass", "warn", "fail", "skip"]
 """``fail``: probes will fail. ``warn``: some kinds of probes may fail. ``skip``: not checked."""
+
+STYLES: Mapping[Verdict, str] = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
+"""How a terminal shows each verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +38,27 @@ def healthy(findings: Sequence[Finding]) -> bool:
 
 def as_text(findings: Sequence[Finding]) -> str:
     """Format a line for each finding, and below it the fix if there is one."""
+    return "".join([f"{finding.verdict}{rest}\n" for finding, rest in _rows(findings)])
+
+
+def print_in_colour(findings: Sequence[Finding], terminal: TextIO) -> None:
+    """Print the same text on a terminal, with each verdict in its colour unless NO_COLOR is set."""
+    # Imported here: they take 60 ms, and only a person sees colours.
+    from rich.console import Console  # noqa: PLC0415  # see above
+    from rich.text import Text  # noqa: PLC0415  # see above
+
+    console = Console(file=terminal, highlight=False, markup=False, emoji=False)
+    for finding, rest in _rows(findings):
+        # The terminal wraps long lines itself, so that a command of several lines can be copied.
+        console.print(Text.assemble((finding.verdict, STYLES[finding.verdict]), rest), soft_wrap=True)
+
+
+def _rows(findings: Sequence[Finding]) -> Iterator[tuple[Finding, str]]:
+    """Yield each finding and the text that follows its verdict."""
     width = max(len(finding.check) for finding in findings)
-    lines = []
     for finding in findings:
-        lines.append(f"{finding.verdict}  {finding.check.ljust(width)}  {finding.message}")
-        if finding.fix:
-            lines.append(f"{' ' * (width + 8)}fix: {finding.fix}")
-    return "".join([f"{line}\n" for line in lines])
+        fix = f"\n{' ' * (width + 8)}fix: {finding.fix}" if finding.fix else ""
+        yield finding, f"  {finding.check.ljust(width)}  {finding.message}{fix}"
 
 
 def as_json(findings: Sequence[Finding]) -> str:

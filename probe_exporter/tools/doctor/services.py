@@ -12,7 +12,6 @@ import shutil
 import ssl
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from probe_exporter.addresses.endpoints import join_host_port
 from probe_exporter.config import one_module
@@ -24,6 +23,7 @@ from probe_exporter.network.resolv_conf import RESOLV_CONF, ResolvConf, resolv_c
 from probe_exporter.plugins.loader import load_probers
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.runner import run_in_new_loop
+from probe_exporter.tls import system_authorities
 from probe_exporter.tools.doctor.finding import Finding
 
 SLOW_SECONDS = 0.5
@@ -39,15 +39,6 @@ CLOCK_TIMEOUT_SECONDS = 10.0
 
 STUB = "127.0.0.53"
 """The address on which systemd-resolved listens."""
-
-BUNDLES = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/pki/tls/cacert.pem",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-)
-"""The files in which pyOpenSSL looks for the system's authorities, in its order."""
 
 INSTALLERS = {
     "apt-get": "apt-get install --yes ca-certificates",
@@ -111,11 +102,11 @@ def _mend_server(address: str, *, others: bool) -> str:
     return f"in {RESOLV_CONF}, name a server that answers: nameserver ADDRESS"
 
 
-def authorities(files: Sequence[str] = BUNDLES) -> Finding:
+def authorities(files: Sequence[str] | None = None) -> Finding:
     """Check that the system has certificate authorities, and how old the file is."""
-    named = os.environ.get("SSL_CERT_FILE")
-    bundle = next((path for path in map(Path, [named] if named else files) if path.is_file()), None)
+    bundle = system_authorities.bundle(files)
     if bundle is None:
+        named = os.environ.get(system_authorities.FILE_VARIABLE)
         what = f"{named} (SSL_CERT_FILE) is no file" if named else "this machine has no bundle of authorities"
         return Finding("authorities", "fail", f"{what}: certificates can't be verified", _install())
     try:

@@ -59,4 +59,5 @@ def test_doctor_prints_text_by_default(
 ) -> None:
     code, out, _ = tool_here(tmp_path, monkeypatch, capsys, "doctor", f"--web.listen-address=127.0.0.1:{free_port()}")
     assert code == 1
+    assert "\x1b" not in out
     assert [line.split("  ")[1] for line in out.splitlines() if line[0] != " "] == CHECKS
