@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import linecache
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -121,6 +122,7 @@ def _nothing() -> None:
 def drop_leftovers() -> None:
     """Drop all remembered results and collect all garbage, so that arenas without other objects are returned."""
     forget_all()
+    linecache.clearcache()  # source files of which lines were in a logged traceback
     gc.collect()
     clear = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache  # noqa: SLF001  # documented
     clear()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from types import FrameType
 
@@ -72,6 +71,12 @@ class Watchdog:
 
 
 def _stack(frame: FrameType | None) -> str:
-    """Return the innermost frames as ``file.py:12 function``, the innermost last."""
-    frames = traceback.extract_stack(frame)[-MAX_STACK_FRAMES:]
-    return ", ".join([f"{entry.filename}:{entry.lineno} {entry.name}" for entry in frames])
+    """Return the innermost frames as ``file.py:12 function``, the innermost last.
+
+    The functions of `traceback` would read the source files of all frames, and keep a megabyte of text.
+    """
+    entries: list[str] = []
+    while frame is not None and len(entries) < MAX_STACK_FRAMES:
+        entries.insert(0, f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}")
+        frame = frame.f_back
+    return ", ".join(entries)

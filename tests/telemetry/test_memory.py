@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import linecache
 import weakref
 
 import pytest
@@ -38,6 +39,12 @@ class Node:
 
     def __init__(self) -> None:
         self.other = self
+
+
+def test_leftovers_are_source_files_of_tracebacks() -> None:
+    assert linecache.getline(__file__, 1).startswith('"""Memory is given back')
+    drop_leftovers()
+    assert __file__ not in linecache.cache
 
 
 def test_leftovers_are_cached_results_and_garbage_in_cycles() -> None:

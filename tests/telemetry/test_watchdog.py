@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import linecache
 import logging
 from types import FrameType
 
 import pytest
 
 from probe_exporter.telemetry.lag import Lag
-from probe_exporter.telemetry.watchdog import Watchdog
+from probe_exporter.telemetry.watchdog import MAX_STACK_FRAMES, Watchdog, _stack
 
 
 class Clock:
@@ -63,3 +65,14 @@ def test_watchdog_logs_a_blocked_loop_once_and_its_end(
     first, last = [record.__dict__["fields"] for record in caplog.records]
     assert (first["prober"], first["held_seconds"]) == ("act", 1.1)
     assert last == {"prober": "act", "held_seconds": 3.1}
+
+
+def test_stack_has_the_innermost_frames_and_reads_no_source_file() -> None:
+    linecache.clearcache()
+    frame = inspect.currentframe()
+    assert frame is not None
+    frames = _stack(frame).split(", ")
+    assert len(frames) == MAX_STACK_FRAMES
+    place, name = frames[-1].split()
+    assert (place.rpartition(":")[0], name) == (__file__, frame.f_code.co_name)
+    assert __file__ not in linecache.cache
