@@ -258,21 +258,22 @@ class Layer:
         work = self._give_piece()
         try:
             while work < MAX_TURN_RECORDS:
-                try:
-                    plain.append(self._session.read_up_to(_MAX_READ_BYTES))
+                record = self._session.read_up_to(_MAX_READ_BYTES)
+                if record:
+                    plain.append(record)
                     self._idle = 0
                     work += 1
                     if work <= _FEW_RECORDS and not self.has_more():
                         break
-                except SSL.WantReadError:
-                    if not self._unread:
-                        break
+                elif record is not None:
+                    self.ended = True
+                    self._unread.clear()
+                    break
+                elif self._unread:
                     work += self._give_piece()
+                else:
+                    break
             self.behind = work >= MAX_TURN_RECORDS and self.failure is None
-        except SSL.ZeroReturnError:
-            self.ended = True
-            self.behind = False
-            self._unread.clear()
         except SSL.Error as error:
             self._fail(describe(error))
         return plain[0] if len(plain) == 1 else b"".join(plain)

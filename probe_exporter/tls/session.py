@@ -105,18 +105,24 @@ class Session(SSL.Connection):
         """Return whether bytes from the peer are left, decrypted or not."""
         return bool(lib.BIO_get_mem_data(self._into_ssl, ffi.NULL) or lib.SSL_pending(self.ssl))
 
-    def read_up_to(self, size: int) -> bytes:
-        """Return the data of the next record.
+    def read_up_to(self, size: int) -> bytes | None:
+        """Return the data of the next record; None if more has to be received first, ``b""`` after close_notify.
 
         Raises:
-            SSL.Error: there is none; `WantReadError` if more has to be received first.
+            SSL.Error: the peer sent an alert, or broke the protocol.
         """
+        ssl = self.ssl
         data = new("char[]", size)
-        found = lib.SSL_read(self.ssl, data, size)
+        found = lib.SSL_read(ssl, data, size)
         if found > 0:
             plain: bytes = ffi.unpack(data, found)
             return plain
-        self._raise_ssl_error(self.ssl, found)
+        error = lib.SSL_get_error(ssl, found)
+        if error == lib.SSL_ERROR_WANT_READ:
+            return None
+        if error == lib.SSL_ERROR_ZERO_RETURN:
+            return b""
+        self._raise_ssl_error(ssl, found)
         raise SSL.Error  # it has raised already
 
     def write_all(self, data: bytes) -> None:
