@@ -209,7 +209,7 @@ class Layer:
         self.ended = False  # the peer has sent close_notify
         self.failure: ProbeFailed | None = None  # the peer sent an alert, or broke the protocol
         if server_name and literals.literal(server_name) is None:
-            self._session.set_tlsext_host_name(to_ascii(server_name).encode("ascii"))
+            self._session.send_server_name(to_ascii(server_name))
 
     def request_ocsp(self) -> None:
         """Ask the peer for a stapled OCSP response (RFC 6066, 8), before the handshake."""
@@ -321,7 +321,7 @@ class Layer:
 
     def _observe(self) -> Handshake:
         session, check = self._session, self._check
-        name = session.get_cipher_name()
+        name = session.cipher()
         sent = chain.sent(session) if check.sent is None else check.sent
         verified = check.verified
         if verified is None and self._verifications is not None and not check.errors:
@@ -335,7 +335,7 @@ class Layer:
             verified=verified,
             verify_errors=tuple(check.errors),
             faults=tuple(check.faults),
-            protocol=session.get_alpn_proto_negotiated().decode("ascii", "replace") if self._offers_alpn else "",
+            protocol=session.protocol().decode("ascii", "replace") if self._offers_alpn else "",
             stapled=chain.stapled(session) if self._requests_ocsp else None,
         )
 
