@@ -4,16 +4,27 @@ It counts user instructions in callgrind, as `benchmarks.instructions` does, so 
 
 * **targets**: probes of 10 and of 20,000 targets, in turn.
 * **modules**: probes of 10 and of 2,000 modules of one configuration file, in turn.
+
+A full garbage collection takes as much as a dozen probes, and is due after some thousand. So it must not fall into the
+count by chance: `benchmarks.garbage` runs one before each window of probes, and then none is due in it. One collection
+is counted by itself. A probe takes the median of the windows, and its share of a collection.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
+import signal
+import statistics
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.instructions import simulated
+from benchmarks.garbage import LOG
+from benchmarks.instructions import PROBES_TO_WARM_UP, Simulated, simulated
 from benchmarks.targets import configured, serving
 from tests.exporters import probe_path
 
@@ -22,6 +33,10 @@ FEW_MODULES, MANY_MODULES = 10, 2_000
 
 ALLOWANCE = 1.03
 """A probe of many may need 3 % more instructions than one of few."""
+
+WINDOWS = 5
+PROBES_IN_WINDOW = 50
+MAX_COLLECTION_SECONDS = 120.0
 
 MODULES: Mapping[str, Mapping[str, object]] = {
     "http": {"prober": "http", "http": {"enable_http2": False}},
@@ -88,15 +103,74 @@ def _count(number: int, ends: Mapping[str, Sequence[str]]) -> dict[str, int]:
     """
     counts = {}
     many = {f"{name}_{one}": module for name, module in MODULES.items() for one in range(number)}
-    with configured(many) as directory, serving(directory) as ports, simulated(directory) as exporter:
+    with (
+        configured(many) as directory,
+        serving(directory) as ports,
+        simulated(directory, exporter="benchmarks.garbage") as exporter,
+    ):
+        collector = Collector(exporter.pid, directory / LOG)
         for name, endings in ends.items():
             target = TARGETS[name].format(**ports)
             paths = [
                 probe_path(module=f"{name}_{one}", target=f"{target}{end}") for end in endings for one in range(number)
             ]
             print(f"{name}: {len(paths):,} different probes …", file=sys.stderr)
-            counts[name] = exporter.count(paths)[0]
+            counts[name] = _count_probe(exporter, collector, paths)
     return counts
+
+
+class Collector:
+    """Lets the exporter run full garbage collections."""
+
+    def __init__(self, pid: int, log: Path) -> None:
+        """
+        Args:
+            log: the file to which `benchmarks.garbage` writes.
+        """
+        self._pid = pid
+        self._log = log
+        log.touch()
+
+    def collect(self) -> float:
+        """Wait for a full collection; return how much of one had become due since the last call.
+
+        Raises:
+            SystemExit: the exporter does not collect.
+        """
+        before, end = len(self._lines()), time.monotonic() + MAX_COLLECTION_SECONDS
+        os.kill(self._pid, signal.SIGUSR2)
+        while len(lines := self._lines()) == before:
+            if time.monotonic() > end:
+                raise SystemExit("the exporter does not run the garbage collection")
+            time.sleep(0.05)
+        return float(lines[-1])
+
+    def _lines(self) -> list[str]:
+        return [line for line in self._log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _count_probe(exporter: Simulated, collector: Collector, paths: Sequence[str]) -> int:
+    """Return the instructions of one probe, with its share of a full collection; say both on standard error.
+
+    Args:
+        paths: of the probes, in turn; each is requested at least once before the count begins.
+    """
+    turns = itertools.cycle(paths)
+    exporter.ask(itertools.islice(turns, max(PROBES_TO_WARM_UP, len(paths))))
+    exporter.begin()
+    windows: list[int] = []
+    due = 0.0
+    for _ in range(WINDOWS):
+        collector.collect()
+        exporter.ask(itertools.islice(turns, 1))  # so that the simulator has translated the code
+        own, _ = exporter.during(lambda: exporter.ask(itertools.islice(turns, PROBES_IN_WINDOW)))
+        windows.append(own // PROBES_IN_WINDOW)
+        due += collector.collect() / (PROBES_IN_WINDOW + 1)
+    collection, _ = exporter.during(collector.collect)
+    exporter.end()
+    share = round(collection * due / WINDOWS)
+    print(f"  {windows} and {share:,} of {collection:,} for a full collection", file=sys.stderr)
+    return round(statistics.median(windows)) + share
 
 
 if __name__ == "__main__":

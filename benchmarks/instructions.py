@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.measure import AS_PROMETHEUS
@@ -160,15 +160,20 @@ def count(probes: Sequence[Probe], program: str, headers: Mapping[str, str] = {}
 
 
 @contextlib.contextmanager
-def simulated(directory: Path, program: str = sys.executable) -> Iterator[Simulated]:
-    """Run our exporter in callgrind, with this interpreter and the directory's blackbox.yml."""
+def simulated(directory: Path, program: str = sys.executable, exporter: str = "probe_exporter") -> Iterator[Simulated]:
+    """Run our exporter in callgrind, with the directory's blackbox.yml.
+
+    Args:
+        program: the interpreter.
+        exporter: the module that is run.
+    """
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         raise SystemExit("valgrind is not installed: apt install valgrind")
     port = free_port()
     command = [
         valgrind, "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={directory}/counts",
-        program, "-m", "probe_exporter",
+        program, "-m", exporter,
         "--config.file=blackbox.yml", f"--web.listen-address=127.0.0.1:{port}",
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
@@ -196,7 +201,7 @@ class Simulated:
     """An exporter in callgrind."""
 
     def __init__(self, pid: int, port: int, directory: Path) -> None:
-        self._pid = pid
+        self.pid = pid
         self._directory = directory
         self._port = port
 
@@ -208,21 +213,38 @@ class Simulated:
             headers: of the requests.
         """
         turns = itertools.cycle(paths)
-        ask(self._port, itertools.islice(turns, max(PROBES_TO_WARM_UP, len(paths))), headers)
-        self._control("--instr=on")
-        ask(self._port, itertools.islice(turns, 1), headers)  # so that the simulator has translated the code
-        self._control("--zero")
-        ask(self._port, itertools.islice(turns, PROBES_TO_COUNT), headers)
-        self._control("--dump")
-        self._control("--instr=off")
-        (dump,) = self._directory.glob("counts.*")
-        own, openssl = read_dump(dump.read_text(errors="replace"))
-        dump.unlink()
+        self.ask(itertools.islice(turns, max(PROBES_TO_WARM_UP, len(paths))), headers)
+        self.begin()
+        self.ask(itertools.islice(turns, 1), headers)  # so that the simulator has translated the code
+        own, openssl = self.during(lambda: self.ask(itertools.islice(turns, PROBES_TO_COUNT), headers))
+        self.end()
         return own // PROBES_TO_COUNT, openssl // PROBES_TO_COUNT
+
+    def ask(self, paths: Iterable[str], headers: Mapping[str, str] = {}) -> None:
+        """Request probes, as the function of this name."""
+        ask(self._port, paths, headers)
+
+    def begin(self) -> None:
+        """Let the simulator count, which makes the exporter slower."""
+        self._control("--instr=on")
+
+    def end(self) -> None:
+        """Let the simulator count no more."""
+        self._control("--instr=off")
+
+    def during(self, work: Callable[[], object]) -> Count:
+        """Return the instructions that the exporter takes while this function runs, after `begin`."""
+        self._control("--zero")
+        work()
+        self._control("--dump")
+        (dump,) = self._directory.glob("counts.*")
+        counted = read_dump(dump.read_text(errors="replace"))
+        dump.unlink()
+        return counted
 
     def _control(self, command: str) -> None:
         subprocess.run(
-            ["callgrind_control", command, str(self._pid)],
+            ["callgrind_control", command, str(self.pid)],
             cwd=self._directory, check=True, capture_output=True, timeout=300,
         )  # fmt: skip
 

@@ -67,7 +67,8 @@ FLAGS = f"""\
 # Flags
 
 {GENERATED}`probe-exporter --help` prints the same. A flag may be written `--name=value` or `--name value`.
-`--no-NAME` turns a flag without a value off.
+`--no-NAME` turns a flag without a value off. An argument `@FILE` stands for the lines of that
+file, one argument a line, without blank lines and lines that begin with `#`.
 
 | flag | value | meaning |
 | --- | --- | --- |

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import platform
 import re
+import string
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,6 +30,8 @@ RESERVED_FILES = 64
 
 DEFAULT_HISTORY_BYTES = 64 << 20
 """As `history.memory.MAX_BYTES`, which explains it."""
+
+MAX_UNSIGNED = (1 << 64) - 1
 
 LOG_LEVELS = ("debug", "info", "warn", "error")
 LOG_FORMATS = ("logfmt", "json")
@@ -311,6 +315,10 @@ def _add_worker_flags(flag: Callable[..., None]) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        """Return the argument in a line of a file that ``@`` names; none for a blank line or a comment."""
+        return [] if arg_line.startswith("#") or not arg_line.strip() else [arg_line]
+
     def error(self, message: str) -> NoReturn:
         """Print the error in one line and exit with 1."""
         self.exit(1, f"{self.prog}: error: {message}, try --help\n")
@@ -375,10 +383,18 @@ def _path(text: str) -> str:
 
 
 def unsigned(text: str) -> int:
-    """Parse a whole number from 0 up, for a parser of arguments."""
-    if not re.fullmatch(r"[0-9]+|0[xX][0-9a-fA-F]+", text):
+    """Parse a whole number from 0 up that fits into 64 bits, for a parser of arguments.
+
+    Go's prefixes count, as in the original: ``0x10``, ``0b11``, and ``0o17`` or ``017`` in base 8. So does ``1_000``.
+    """
+    digits = f"0o{text[1:]}" if text[:1] == "0" and text[1:2] in {*string.digits, "_"} else text
+    number = -1
+    if re.fullmatch(r"\w+", text, re.ASCII):
+        with contextlib.suppress(ValueError):
+            number = int(digits, 0)
+    if not 0 <= number <= MAX_UNSIGNED:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
-    return int(text, 16 if "x" in text.lower() else 10)
+    return number
 
 
 def positive(text: str) -> int:

@@ -9,6 +9,12 @@ from collections.abc import Mapping
 from tests.exporters import Response
 
 
+class _AsTyped(http.client.HTTPConnection):
+    def _encode_request(self, request: str) -> bytes:
+        """Encode a request line as ``curl`` does; the library's own method refuses characters beyond ASCII."""
+        return request.encode()
+
+
 def ask(
     port: int,
     path: str,
@@ -23,7 +29,7 @@ def ask(
     Args:
         timeout: seconds of silence after which a test that hangs fails; not a limit that a test relies on.
     """
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    connection = _AsTyped("127.0.0.1", port, timeout=timeout)
     try:
         connection.putrequest(method, path, skip_accept_encoding=True)
         for name, value in (headers or {}).items():

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks import growth, instructions, machine, memory, pythons, sizing, timings
+from benchmarks import garbage, growth, instructions, machine, memory, pythons, sizing, timings
 from benchmarks.pace import pace
 from benchmarks.probes import PROBES, Probe
 from tests import exporters
@@ -183,6 +183,16 @@ def test_memory_of_this_process_is_at_least_its_share() -> None:
 def test_growth_beyond_the_allowance_is_reported() -> None:
     counts = {"http": growth.Counts(few=1000, many=1031), "tcp": growth.Counts(few=1000, many=1029)}
     assert growth.exceeded(counts) == ["http"]
+
+
+def test_share_of_a_full_collection_grows_with_the_objects_made_since_the_last_one(tmp_path: Path) -> None:
+    collections = garbage.Collections(tmp_path / "log")
+    collections.collect()
+    before = collections.share()
+    made: list[list[object]] = [[] for _ in range(10_000)]
+    assert collections.share() > before
+    del made
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
 
 
 def a_level(wanted: float, rate: float, *, keeps_up: bool = True) -> dict[str, Any]:

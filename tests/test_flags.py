@@ -74,6 +74,14 @@ def test_flags_have_defaults() -> None:
         (["--config.enable-auto-reload"], "config_enable_auto_reload", True),
         (["--config.auto-reload-interval=0"], "config_auto_reload_interval", 0),
         (["--history.limit=0x10"], "history_limit", 16),
+        (["--history.limit=0X1F"], "history_limit", 31),
+        (["--history.limit=010"], "history_limit", 8),
+        (["--history.limit=0o10"], "history_limit", 8),
+        (["--history.limit=0_7"], "history_limit", 7),
+        (["--history.limit=00"], "history_limit", 0),
+        (["--history.limit=0b11"], "history_limit", 3),
+        (["--history.limit=1_000"], "history_limit", 1000),
+        (["--history.limit=18446744073709551615"], "history_limit", 2**64 - 1),
         (["--timeout-offset=-1"], "timeout_offset", -1.0),
         (["--timeout-offset=1_0"], "timeout_offset", 10.0),
         (["--timeout-offset=.25"], "timeout_offset", 0.25),
@@ -121,6 +129,13 @@ def test_flags_accept_all_forms(arguments: list[str], name: str, value: object) 
         (["--history.limit=-1"], "history.limit"),
         (["--history.limit=1.5"], "history.limit"),
         (["--history.limit="], "history.limit"),
+        (["--history.limit=08"], "'08' is not a whole number from 0 up"),
+        (["--history.limit=1__0"], "'1__0' is not a whole number from 0 up"),
+        (["--history.limit=0x"], "history.limit"),
+        (["--history.limit=+1"], "history.limit"),
+        (["--history.limit= 1"], "history.limit"),
+        (["--history.limit=\u0663"], "history.limit"),
+        (["--history.limit=18446744073709551616"], "history.limit"),
         (["--config.auto-reload-interval=1.5"], "auto-reload-interval"),
         (["--config.file="], "can't be empty"),
         (["--timeout-offset=x"], "'x' is not a number"),
@@ -144,7 +159,7 @@ def test_flags_refuse_bad_arguments_in_one_line(
 
 def test_flags_read_arguments_from_file(tmp_path: Path) -> None:
     file = tmp_path / "flags"
-    file.write_text("--config.file=a b.yml\n--history.limit\n7\n")
+    file.write_text("# of this host\n--config.file=a b.yml\n#--log.level=debug\n\n \n--history.limit\n7\n")
     given = flags.parse(["--config.check", f"@{file}"])
     assert (given.config_file, given.history_limit, given.config_check) == (["a b.yml"], 7, True)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from probe_exporter.history.details import to_json
-from probe_exporter.history.memory import LARGEST_SHARE, SETTLE_SECONDS, TOO_LARGE, HistoryError, Query, Recent
+from probe_exporter.history.memory import LARGEST_SHARE, TOO_LARGE, HistoryError, Query, Recent
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.history.record import HistoryDocument, HistoryEntry, document, entry
 from probe_exporter.runner import Result
@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 QUEUE_LIMIT = 1000
 QUEUE_BYTES = 16 << 20
 """Limits of the queue of the thread; beyond them successes are dropped first, as in the history itself."""
+
+HAND_OVER_SECONDS = 0.1
+"""Seconds after which added results are passed to the thread."""
 
 LOCKED_SECONDS = 2.0
 """Seconds to wait for another process's write, which takes milliseconds."""
@@ -119,7 +122,7 @@ class FileHistory:
     def _hand_over_soon(self) -> None:
         if not self._due:
             self._due = True
-            asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._hand_over)
+            asyncio.get_running_loop().call_later(HAND_OVER_SECONDS, self._hand_over)
 
     def _hand_over(self) -> None:
         """Pass queued results to the thread; if it is busy, prune the queue and try again later."""

@@ -35,10 +35,10 @@ MAX_UNREAD_BYTES = 256 * 1024
 """Bytes received and not yet read at which the connection stops reading from the peer."""
 
 TURN_BYTES = 16 * 1024
-"""Bytes that `exactly` and `until` return in one turn of the event loop; then other tasks get a turn."""
+"""Bytes that `exactly` and `until` return and `write` sends in one turn of the event loop; then other tasks run."""
 
-READ_COST_BYTES = 256
-"""Bytes that one such read counts beside its own, so that many small messages share the loop too."""
+CALL_COST_BYTES = 256
+"""Bytes that one such call counts beside its own, so that many small messages share the loop too."""
 
 LINGER_SECONDS = 1.0
 """Seconds after which a closed connection is aborted if the peer has not taken what was still to be sent."""
@@ -87,7 +87,7 @@ class Connection:
         self._arrived: list[bytes] = []
         self._held = 0  # bytes in _arrived
         self._ahead = bytearray()  # read and not wanted yet, before _arrived; to cut off its front moves nothing
-        self._in_turn = 0  # bytes and costs of reads since the last turn of the event loop
+        self._in_turn = 0  # bytes and costs of calls since the last turn of the event loop
         self._paused = False  # until `read` takes what arrived
         self._behind = False  # received data is decrypted in the next turn; reading is paused
         self._ended = False
@@ -159,8 +159,9 @@ class Connection:
         self._writer = asyncio.get_running_loop().create_future()
 
     def resume_writing(self) -> None:
-        writer, self._writer = self._writer, None
-        wake(writer)
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            wake(writer)
 
     # Called by probers.
 
@@ -262,8 +263,8 @@ class Connection:
         self._ahead = ahead
 
     def _turn_is_over(self, size: int) -> bool:
-        """Return whether the reads since the last turn of the event loop exceed the limit, so that other tasks run."""
-        self._in_turn += size + READ_COST_BYTES
+        """Return whether the calls since the last turn of the event loop exceed the limit, so that other tasks run."""
+        self._in_turn += size + CALL_COST_BYTES
         if self._in_turn < TURN_BYTES:
             return False
         self._in_turn = 0
@@ -280,7 +281,10 @@ class Connection:
 
     def send(self, data: bytes) -> None:
         """Send `data` without waiting: for small messages, and where the peer may answer before it has read all."""
-        self._send(data, len(self._layers))
+        if self._layers:
+            self._send(data, len(self._layers))
+        elif data and self._socket is not None:
+            self._socket.write(data)
 
     async def write(self, data: bytes) -> None:
         """Send `data`, and wait until the send buffer has room again.
@@ -289,10 +293,12 @@ class Connection:
             ProbeFailed: the connection is gone.
         """
         self.send(data)
+        stream = self._socket
         if self._writer is not None:
             await self._writer
-        else:
-            await asyncio.sleep(0)  # let other tasks run even if the peer reads as fast as we write
+        elif stream is None or stream.closing or self._turn_is_over(len(data)):
+            # Let other tasks run even if the peer reads as fast as we write. If sending failed, learn why.
+            await asyncio.sleep(0)
         if self._socket is None:
             raise self._error or ProbeFailed(Reason.CONNECT_CLOSED, "the connection is closed")
 
@@ -341,7 +347,8 @@ class Connection:
     def restart(self, received: bytes = b"") -> None:
         """Forget when the first byte came, since it was not the application's; `read` returns `received` next."""
         self.first_byte_at = 0.0
-        self._deliver(received)
+        if received:
+            self._deliver(received)
 
     async def _do_handshake(self, layer: Layer) -> None:
         """Exchange handshake messages until the handshake is complete.
@@ -410,8 +417,9 @@ class Connection:
         return plain
 
     def _wake(self) -> None:
-        reader, self._reader = self._reader, None
-        wake(reader)
+        if self._reader is not None:
+            reader, self._reader = self._reader, None
+            wake(reader)
 
 
 def wake(waiter: asyncio.Future[None] | None) -> None:

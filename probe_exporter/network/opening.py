@@ -109,11 +109,9 @@ async def start_tls(
             Reason.SETTINGS_UNUSABLE, "tls_config: without `server_name` there is no name to verify a certificate by"
         )
     await loading.load()
-    from probe_exporter.tls import context  # noqa: PLC0415  # see `loading`
-
     with probe.phase("tls", seconds) as phase:
         phase.about = name
-        await connection.start_tls(probe, Secure(context.client_context(settings), name))
+        await connection.start_tls(probe, Secure(await loading.client_context(settings), name))
     assert connection.handshake is not None
     metrics.report_handshake(probe, connection.handshake)
 

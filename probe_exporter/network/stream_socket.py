@@ -41,6 +41,7 @@ _PENDING = 0, errno.EINPROGRESS
 _CHANGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 _CLOSED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _FAILED = select.EPOLLHUP | select.EPOLLERR
+_USUAL = select.EPOLLIN | select.EPOLLOUT
 _READABLE = select.EPOLLIN | select.EPOLLPRI | _CLOSED
 
 
@@ -138,7 +139,7 @@ class StreamSocket:
             self._send_unsent()
         if changes & _READABLE:
             self._more = True
-            if changes & ~(select.EPOLLIN | select.EPOLLOUT):
+            if changes & ~_USUAL:
                 self._thorough = True
             self._receive()
 

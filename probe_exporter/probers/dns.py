@@ -269,10 +269,7 @@ async def _ask_over_tcp(probe: Probe, settings: DnsSettings, host: str, address:
     secure = None
     if settings.dns_over_tls:
         server_name = settings.tls_config.server_name or host
-        await loading.load()
-        from probe_exporter.tls import context  # noqa: PLC0415  # see `loading`
-
-        secure = Secure(context.client_context(settings.tls_config), server_name)
+        secure = Secure(await loading.client_context(settings.tls_config), server_name)
     with probe.phase("connect", DURATION):
         connection = await opening.dial(probe, [address], port, source=settings.source_ip_address, secure=secure)
     if connection.handshake is not None:

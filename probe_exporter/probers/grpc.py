@@ -38,7 +38,7 @@ from probe_exporter.protocols.http.proxy import Proxies
 from probe_exporter.protocols.http.url import URL, parse_target
 from probe_exporter.settings.fields import Text, encode
 from probe_exporter.settings.secrets import NamedLists
-from probe_exporter.tls import context, metrics
+from probe_exporter.tls import loading, metrics
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ async def probe_grpc(probe: Probe, settings: GrpcSettings) -> None:
     probe.samples.plain.update(_WITHOUT_CALL)
     probe.samples.series[_RESOLVE] = 0
     url = _parse(probe.target, settings)
-    secure = _prepare_tls(url, settings)
+    secure = await _prepare_tls(url, settings) if settings.tls or settings.has_tls_config else None
     address = await choose_address(probe, url.host, settings, DURATION)
     with probe.phase("check"):
         _judge(await _check(probe, settings, _Place(url, address, secure)))
@@ -142,14 +142,11 @@ def _parse(target: str, settings: GrpcSettings) -> URL:
 _SCHEME = re.compile(r"(?:https?://)?", re.IGNORECASE)
 
 
-def _prepare_tls(url: URL, settings: GrpcSettings) -> Secure | None:
+async def _prepare_tls(url: URL, settings: GrpcSettings) -> Secure | None:
     """Return the TLS settings, None without TLS. Unusable settings fail the probe even without TLS."""
     config = settings.tls_config
-    if settings.tls:
-        return Secure(context.client_context(config, ALPN), config.server_name or url.host)
-    if settings.has_tls_config:
-        context.client_context(config)
-    return None
+    context = await loading.client_context(config, ALPN if settings.tls else ())
+    return Secure(context, config.server_name or url.host) if settings.tls else None
 
 
 def _judge(status: int) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -39,6 +39,8 @@ from probe_exporter.tls.metrics import report_handshake, report_no_chain
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 from probe_exporter.values import search
 from probe_exporter.values.settings import Metrics, need_body, need_json
+
+T = TypeVar("T")
 
 # --- settings ----------------------------------------------------------------------------------------------
 
@@ -171,20 +173,21 @@ class HttpSettings(CertificateSettings, HttpClientSettings, AddressSettings):
     @cached_property
     def plan(self) -> Plan:
         """What every probe of this module does."""
-        checks_headers = bool(self.fail_if_header_matches or self.fail_if_header_not_matches)
+        header_matchers = (*self.fail_if_header_matches, *self.fail_if_header_not_matches)
         proxied = "proxy_url" in self.model_fields_set or self.proxy_from_environment  # an empty URL counts too
         return Plan(
+            unusable=_flaw(self),
             http3=self.enable_http3,
             leaves_names_to_proxy=self.skip_resolve_phase_with_proxy and proxied and not self.enable_http3,
             has_tls_config=self.has_tls_config,
-            accepts_success=not (self.valid_status_codes or checks_headers),
+            accepts_success=not (self.valid_status_codes or header_matchers),
             checks_connection=bool(self.valid_http_versions or self.fail_if_ssl or self.fail_if_not_ssl),
             body_file=self.body_file,
             template=self.template,
             tokens=self.tokens,
             valid_status_codes=self.valid_status_codes,
             valid_http_versions=self.valid_http_versions,
-            checks_headers=checks_headers,
+            header_matchers=header_matchers,
             checks_body=bool(self.fail_if_body_matches_regexp or self.fail_if_body_not_matches_regexp),
             has_cel=bool(self.fail_if_body_json_matches_cel or self.fail_if_body_json_not_matches_cel),
             reads_values=bool(self.metrics),
@@ -209,15 +212,27 @@ class HttpSettings(CertificateSettings, HttpClientSettings, AddressSettings):
         return None if self.oauth2 is None else TokenSource(self.oauth2)
 
 
+def _flaw(settings: HttpSettings) -> str:
+    """Return why no request can be sent; empty if it can."""
+    try:
+        check_references(settings)
+        http1.check_method(settings.template.method)
+    except ProbeFailed as failed:
+        return failed.message
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What every probe of a module does, computed once. To read an attribute of settings takes ten times as long.
 
     Attributes:
+        unusable: why every probe fails before it sends anything; empty if none does.
         leaves_names_to_proxy: the proxy resolves the target's name. HTTP/3 does not use proxies.
         accepts_success: a status code of 200 to 299 passes, and no header is checked.
         checks_connection: its version or its use of TLS is checked.
-        checks_headers, checks_body: regular expressions check them.
+        header_matchers: all that check the headers.
+        checks_body: regular expressions check it.
         has_cel: CEL expressions check the body as JSON.
         reads_values: values of the response become metrics.
         holds_body: the body is kept because values are searched in it.
@@ -225,6 +240,7 @@ class Plan:
         coding: the content coding that the response must have.
     """
 
+    unusable: str
     http3: bool
     leaves_names_to_proxy: bool
     has_tls_config: bool
@@ -235,7 +251,7 @@ class Plan:
     tokens: TokenSource | None
     valid_status_codes: tuple[int, ...]
     valid_http_versions: tuple[str, ...]
-    checks_headers: bool
+    header_matchers: tuple[HeaderMatcher, ...]
     checks_body: bool
     has_cel: bool
     reads_values: bool
@@ -323,8 +339,8 @@ class _HttpProbe:
         self._resolved = not plan.leaves_names_to_proxy
         addresses = [await self._follower.resolve(url)] if self._resolved else []
         # The settings are checked before anything is sent.
-        check_references(self._settings)
-        http1.check_method(plan.template.method)
+        if plan.unusable:
+            raise ProbeFailed(Reason.SETTINGS_UNUSABLE, plan.unusable)
         if url.secure or plan.has_tls_config:
             await self._follower.prepare_tls()
         if plan.body_file:
@@ -350,15 +366,15 @@ class _HttpProbe:
         """Read the last response's body, and check the response against the module's settings."""
         plan, exchange = self._plan, self._follower.last
         assert exchange is not None
-        started = time.perf_counter()
-        if plan.accepts_success and 200 <= exchange.response.status < 300:
+        response = exchange.response
+        if plan.accepts_success and 200 <= response.status < 300:
             good = True
-            note_phase(self._probe, "validation", started)
+            note_phase(self._probe, "validation", time.perf_counter())
+        elif checks.are_short(response, plan.header_matchers):
+            good = self._validate(self._check_head, response)
         else:
             with self._probe.phase("validation"):
-                good = self._check_status(exchange.response)
-                if good and plan.checks_headers:
-                    good = await self._check_headers(exchange.response)
+                good = self._check_status(response) and await self._check_long_headers(response)
         by_regexp = good and plan.checks_body
         by_cel = good and plan.has_cel
         # A body that can't be read fails the first check of the body, as in the original.
@@ -369,12 +385,15 @@ class _HttpProbe:
         if not self._follower.refused or hold:
             as_json = by_cel or plan.reads_json
             read = await self._read_body(exchange, hold=hold, default_limit=DEFAULT_MAX_JSON_BYTES if as_json else 0)
-            if read is not None and (by_regexp or by_cel):
+            if read is None or not (by_regexp or by_cel):
+                pass
+            elif not by_cel and read.whole is not None and len(read.whole) <= checks.MAX_INLINE_BYTES:
+                self._validate(self._check_short_body, read.whole)
+            else:
                 with self._probe.phase("validation"):
                     await self._check_body(read, by_cel)
         if plan.checks_connection:
-            with self._probe.phase("validation"):
-                self._check_connection(exchange)
+            self._validate(self._check_connection, exchange)
         else:
             note_phase(self._probe, "validation", time.perf_counter())
         if plan.reads_values:
@@ -383,6 +402,18 @@ class _HttpProbe:
                 await search.report(
                     self._probe, self._settings.metrics, search.SearchedAnswer(exchange.response.get_all, text, text)
                 )
+
+    def _validate(self, check: Callable[[T], bool], what: T) -> bool:
+        """Make a check that does not wait, as a phase, and return its outcome."""
+        probe, started = self._probe, time.perf_counter()
+        outer, probe.current_phase = probe.current_phase, "validation"
+        good = check(what)
+        note_phase(probe, "validation", started)
+        probe.current_phase = outer
+        return good
+
+    def _check_head(self, response: Response) -> bool:
+        return self._check_status(response) and (not self._plan.header_matchers or self._check_headers(response))
 
     def _check_status(self, response: Response) -> bool:
         valid = self._plan.valid_status_codes
@@ -395,9 +426,19 @@ class _HttpProbe:
             return False
         return True
 
-    async def _check_headers(self, response: Response) -> bool:
+    def _check_headers(self, response: Response) -> bool:
         settings = self._settings
-        self._failed_by_regexp = True
+        try:
+            checks.short_headers(response, settings.fail_if_header_matches, settings.fail_if_header_not_matches)
+        except ProbeFailed as failed:
+            self._failed_by_regexp = True
+            self._probe.fail(failed)
+            return False
+        return True
+
+    async def _check_long_headers(self, response: Response) -> bool:
+        settings = self._settings
+        self._failed_by_regexp = True  # so it is if the time is over meanwhile
         try:
             await checks.headers(response, settings.fail_if_header_matches, settings.fail_if_header_not_matches)
         except ProbeFailed as failed:
@@ -443,6 +484,16 @@ class _HttpProbe:
             probe.current_phase = outer
         return body
 
+    def _check_short_body(self, text: bytes) -> bool:
+        settings = self._settings
+        try:
+            checks.short_body(text, settings.fail_if_body_matches_regexp, settings.fail_if_body_not_matches_regexp)
+        except ProbeFailed as failed:
+            self._probe.fail(failed)
+            return False
+        self._failed_by_regexp = False
+        return True
+
     async def _check_body(self, body: Body, by_cel: bool) -> None:
         settings, text = self._settings, await body.text()
         try:
@@ -457,7 +508,7 @@ class _HttpProbe:
         except ProbeFailed as failed:
             self._probe.fail(failed)
 
-    def _check_connection(self, exchange: Exchange) -> None:
+    def _check_connection(self, exchange: Exchange) -> bool:
         plan, secure = self._plan, exchange.handshake is not None
         try:
             checks.version(f"HTTP/{exchange.response.version}", plan.valid_http_versions)
@@ -467,6 +518,8 @@ class _HttpProbe:
                 raise ProbeFailed(Reason.TLS_REQUIRED, "the last response was not received over TLS")
         except ProbeFailed as failed:
             self._probe.fail(failed)
+            return False
+        return True
 
     # The end.
 

@@ -40,8 +40,7 @@ from probe_exporter.protocols.http.upgrade import (
 )
 from probe_exporter.protocols.http.url import URL, parse
 from probe_exporter.settings.fields import Shorthand, Text
-from probe_exporter.tls import metrics
-from probe_exporter.tls.context import client_context
+from probe_exporter.tls import loading, metrics
 from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
 if TYPE_CHECKING:
@@ -91,8 +90,7 @@ class WebsocketSettings(CertificateSettings, MessageSettings, SourceSettings):
     @cached_property
     def adds_headers(self) -> bool:
         """Whether the settings have headers or credentials for the upgrade request."""
-        client = self.client
-        return bool(self.headers or client.http_headers or client.basic_auth or client.authorization)
+        return bool(self.headers) or self.client.adds_headers
 
     @cached_property
     def has_tls_config(self) -> bool:
@@ -128,7 +126,7 @@ async def probe_websocket(probe: Probe, settings: WebsocketSettings) -> None:
     probe.samples.plain.update(_NOT_UPGRADED)
     running = _WebsocketProbe(probe, settings, url)
     try:
-        running.check_settings()
+        await running.check_settings()
         address = await running.resolve()
         await running.open(address)
         if settings.query_response:
@@ -172,11 +170,11 @@ class _WebsocketProbe:
         self._conversation = _conversation()()
         self._upgraded = False
 
-    def check_settings(self) -> None:
+    async def check_settings(self) -> None:
         """Raise `ProbeFailed` for unusable settings before any lookup."""
         check_references(self._client)
         if self._url.secure or self._settings.has_tls_config:
-            client_context(self._client.tls_config)
+            await loading.client_context(self._client.tls_config)
 
     def resolve(self) -> Awaitable[str]:
         """Look up the address."""
@@ -240,7 +238,7 @@ class _WebsocketProbe:
     async def _upgrade(self, connection: Connection, request: UpgradeRequest, key: str) -> None:
         probe, config = self._probe, self._client.tls_config
         if self._url.secure:
-            secure = Secure(client_context(config), config.server_name or self._url.host)
+            secure = Secure(await loading.client_context(config), config.server_name or self._url.host)
             with probe.phase("tls") as phase:
                 phase.about = secure.server_name
                 await connection.start_tls(probe, secure)
@@ -308,19 +306,19 @@ class _Channel:
 
     async def receive(self) -> bytes:
         conversation = self._conversation
-        while (message := conversation.next()) is None:
+        while True:
             if conversation.only_waits:
                 conversation.feed(await self._connection.read())
-                continue
+            if (message := conversation.next()) is not None:
+                return message if isinstance(message, bytes) else await message.joined()
             if (failure := conversation.failure) is not None:
                 raise failure
             if answers := conversation.outgoing():  # to pings; a server that does not read them has to wait
                 await self._connection.write(answers)
-            elif not conversation.needs_data:
-                await asyncio.sleep(0)  # other tasks run between the pieces of a flood
             if conversation.needs_data:
                 conversation.feed(await self._connection.read())
-        return message if isinstance(message, bytes) else await message.joined()
+            else:
+                await asyncio.sleep(0)  # other tasks run between the pieces of a flood
 
     def send_text(self, text: bytes) -> Awaitable[None]:
         self._conversation.say(text)

@@ -13,15 +13,37 @@ _CEL_CODE = re.compile(r"^[A-Z_]+: ")
 _CEL_END = "Syntax error: mismatched input '<EOF>'"
 
 
+_INVALID = "INVALID_ARGUMENT: "
+_FALSE_ALARM = "expression of type 'dyn' cannot be the range of a comprehension"
+"""The library's complaint of ``body["a"].all(…)``. It accepts ``body.a.all(…)``, which means the same."""
+
+
 @functools.cache
-def _cel_compiler() -> Callable[[str], Any]:
+def _cel_compiler() -> Callable[..., Any]:
     """Return the function that compiles expressions over the variable ``body``."""
     # Imported here: it is large, and few configurations use it.
     from cel_expr_python import cel  # type: ignore[import-untyped]  # noqa: PLC0415  # see above
 
     environment = cel.NewEnv(variables={"body": cel.Type.DYN})
-    compiler: Callable[[str], Any] = environment.compile
+    compiler: Callable[..., Any] = environment.compile
     return compiler
+
+
+def _compile(text: str) -> Any:
+    """Compile and type-check an expression. If the library has only false alarms, compile it without the check.
+
+    Raises:
+        RuntimeError: the expression has an error.
+    """
+    try:
+        return _cel_compiler()(text)
+    except RuntimeError as error:
+        if _FALSE_ALARM not in str(error):
+            raise
+        for line in str(error).removeprefix(_INVALID).splitlines():
+            if line.startswith("ERROR: ") and _FALSE_ALARM not in line:
+                raise RuntimeError(_INVALID + line) from None
+    return _cel_compiler()(text, disable_check=True)
 
 
 MAX_COPIED_ELEMENTS = 4000
@@ -62,7 +84,7 @@ class Cel(Scalar):
         self._copies = _COPYING.search(text) is not None
         self.has_macro = _MACRO.search(text) is not None
         try:
-            self._compiled = _cel_compiler()(text)
+            self._compiled = _compile(text)
         except RuntimeError as error:
             raise ValueError(f"not a CEL expression over `body`: {_cel_reason(str(error))}") from None
 

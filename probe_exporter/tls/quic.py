@@ -9,7 +9,8 @@ That takes a tenth of a probe's CPU time, so a success is remembered (`verificat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL
@@ -108,8 +109,8 @@ def stapled_in(extensions: bytes) -> bytes:
     return b""
 
 
-def quic_context(settings: TLSSettings) -> QuicContext:
-    """Return the context for some settings, made once, as `client_context` does."""
+def quic_context(settings: TLSSettings) -> Coroutine[Any, Any, QuicContext]:
+    """Return the context for some settings, made once, as `loading.client_context` does."""
     return remembered(QuicContext, settings, lambda: QuicContext(settings))
 
 

@@ -16,6 +16,9 @@ from probe_exporter.web.request import WebRequest
 SERVER = "probe-exporter"
 """The Server header field. Without one, aiohttp sends its own version and Python's."""
 
+MIN_WINDOW_BITS = 10
+"""The smallest window of a compressed body: 1 KiB, as a power of two."""
+
 _UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5
 
 
@@ -136,10 +139,19 @@ def exposition(request: WebRequest, body: bytes, content_type: str) -> Answer:
     """Return a response with metrics in the negotiated format, compressed if the client accepts gzip."""
     if not wants_gzip(request.headers.get("Accept-Encoding", "")):
         return Answer(body, _metrics_fields(content_type))
-    # The lowest level: 8 µs for a probe's 2 kB against 10 at the default, and 1 % larger.
-    packer = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-    packed = packer.compress(body) + packer.flush()
+    packed = _packed(body)
     return Answer(packed, _packed_metrics_fields(content_type))
+
+
+def _packed(body: bytes) -> bytes:
+    """Compress a body with gzip, at the lowest level: for 2 kB the default level takes a quarter longer and saves 5 %.
+
+    The window is as large as the body, since zlib clears and frees 256 KiB for the usual one of 32 KiB. The memory
+    level that goes with a window gives the tables of hashes the same number of entries.
+    """
+    window = min(max(len(body).bit_length(), MIN_WINDOW_BITS), zlib.MAX_WBITS)
+    packer = zlib.compressobj(1, zlib.DEFLATED, 16 + window, window - 7)  # 16: with the header of gzip
+    return packer.compress(body) + packer.flush()
 
 
 def plain(text: str) -> Answer:

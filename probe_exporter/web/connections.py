@@ -112,7 +112,9 @@ class _Response(StreamResponse):
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has closed the connection")
-        transport.write(self._answer.encoded(request.method, request.version >= HttpVersion11, self._keep_alive))
+        # aiohttp takes a request that it can't parse for one of HTTP/1.0, after which a close needs no announcement.
+        newer = request.version >= HttpVersion11 or self._answer.closes
+        transport.write(self._answer.encoded(request.method, newer, self._keep_alive))
         self._writer = request.writer
         return self._writer
 
@@ -133,6 +135,15 @@ def _is_plain(message: object, payload: object) -> TypeGuard[RawRequestMessage |
     return type(message) is UsualHead or (
         isinstance(message, RawRequestMessage) and payload is EMPTY_PAYLOAD and not message.upgrade
     )
+
+
+def _with_ascii_line(head: bytes) -> bytes:
+    """Percent-encode the bytes beyond ASCII of a request line, which ``curl`` sends as they were typed.
+
+    aiohttp's parser refuses them; the original, like most servers, takes them for what they encode.
+    """
+    line, end, rest = head.partition(b"\r\n")
+    return "".join(chr(byte) if byte < 0x80 else f"%{byte:02X}" for byte in line).encode("ascii") + end + rest
 
 
 class Connection(RequestHandler):
@@ -182,6 +193,8 @@ class Connection(RequestHandler):
         if self._between and not self._messages and (head := self._all.heads.find(data)) is not None:
             self._queue(head)
             return
+        if self._between and len(data) <= PIECE and not data.isascii():
+            data = _with_ascii_line(data)
         if len(data) <= PIECE:
             self._parse(data)
             self._between = self._ours and self._ended_with_a_plain_head(data)

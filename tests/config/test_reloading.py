@@ -15,7 +15,7 @@ from probe_exporter.config.reloading import REFUSALS, Configuration, Source
 from probe_exporter.plugins.loader import LoaderError, library, load_probers
 from probe_exporter.runner import run
 from probe_exporter.telemetry.counters import Telemetry
-from probe_exporter.tls.context import client_context
+from probe_exporter.tls.loading import client_context
 from probe_exporter.tls.settings import TLSSettings
 from tests.cost import short_turns
 
@@ -181,14 +181,14 @@ async def test_reload_refuses_warnings_if_strict(tmp_path: Path) -> None:
 async def test_reload_drops_tls_contexts_of_old_config(tmp_path: Path) -> None:
     """A refused configuration changes nothing else."""
     setup = Setup(tmp_path)
-    context = client_context(TLSSettings())
+    context = await client_context(TLSSettings())
     setup.file.write_text(BAD)
     with pytest.raises(ConfigError):
         await setup.configuration.reload()
-    assert client_context(TLSSettings()) is context
+    assert await client_context(TLSSettings()) is context
     setup.file.write_text(BETTER)
     await setup.configuration.reload()
-    assert client_context(TLSSettings()) is not context
+    assert await client_context(TLSSettings()) is not context
 
 
 def many_modules(timeout: int) -> str:

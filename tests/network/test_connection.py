@@ -22,7 +22,7 @@ from probe_exporter.network.connection import MAX_UNREAD_BYTES, Connection, Secu
 from probe_exporter.network.opening import connect, dial
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.tls import metrics
-from probe_exporter.tls.context import client_context
+from probe_exporter.tls.context import ClientContext
 from tests.cost import expect_cheaper
 from tests.descriptors import open_descriptors
 from tests.loops import ON_BOTH_LOOPS
@@ -650,7 +650,7 @@ async def test_tls_reads_data_sent_with_last_handshake_message(pki: Pki) -> None
 
 
 def secure(pki: Pki, name: str = "localhost") -> Secure:
-    return Secure(client_context(trust(pki)), name)
+    return Secure(ClientContext(trust(pki), ()), name)
 
 
 async def test_starttls_upgrades_open_connection(pki: Pki) -> None:

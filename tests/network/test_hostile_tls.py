@@ -25,7 +25,7 @@ from probe_exporter.network import connection as connections
 from probe_exporter.network.connection import Secure
 from probe_exporter.network.opening import dial
 from probe_exporter.prober.failure import ProbeFailed, Reason
-from probe_exporter.tls.context import client_context
+from probe_exporter.tls.context import ClientContext
 from probe_exporter.tls.settings import TLSSettings
 from tests.cost import expect_cheaper, seconds_of_a_million_additions, turns
 from tests.targets import Pki
@@ -94,7 +94,7 @@ async def flooded(pki: Pki, tmp_path: Path, flood: Callable[[Writer], bytes]) ->
                 raw.sendall(made)
 
     async with server(play) as port:
-        connection = await dial(a_probe(), ["127.0.0.1"], port, secure=Secure(client_context(SKIP), "localhost"))
+        connection = await dial(a_probe(), ["127.0.0.1"], port, secure=Secure(ClientContext(SKIP, ()), "localhost"))
         await asyncio.to_thread(ready.wait)
         got, failure = 0, None
         with connection, turns() as taken:
@@ -155,7 +155,7 @@ def pour(data: bytes) -> Play:
     ids=["zeros", "records", "hello-requests", "change-cipher-specs", "http"],
 )
 async def test_endless_data_in_place_of_a_handshake_fails(data: bytes) -> None:
-    secure = Secure(client_context(SKIP), "localhost")
+    secure = Secure(ClientContext(SKIP, ()), "localhost")
     async with server(pour(data)) as port:
         with turns() as taken, pytest.raises(ProbeFailed) as failed:
             await dial(a_probe(), ["127.0.0.1"], port, secure=secure)
@@ -229,7 +229,7 @@ async def test_handshake_with_slow_keys_shares_the_loop(pki: Pki, tmp_path: Path
             client.recv(1)
 
     settings = TLSSettings(ca_file=str(pki.directory / "root.pem"))
-    secure = Secure(client_context(settings), "localhost")
+    secure = Secure(ClientContext(settings, ()), "localhost")
     async with server(play) as port:
         with turns() as taken, pytest.raises(ProbeFailed):
             await dial(a_probe(), ["127.0.0.1"], port, secure=secure)
@@ -251,7 +251,7 @@ async def test_handshake_with_very_many_certificates_or_names_shares_the_loop(
             client.recv(1)
 
     settings = TLSSettings(ca_file=str(pki.directory / "root.pem"))
-    secure, probe = Secure(client_context(settings), "localhost"), a_probe()
+    secure, probe = Secure(ClientContext(settings, ()), "localhost"), a_probe()
     async with server(play) as port:
         with turns() as taken, pytest.raises(ProbeFailed) as failed:
             await dial(probe, ["127.0.0.1"], port, secure=secure)
@@ -275,7 +275,7 @@ async def test_handshake_cancelled_while_a_thread_works_on_it(
 
     for turn in range(0, 60, 6):
         async with server(play) as port:
-            secure = Secure(client_context(SKIP), "localhost")
+            secure = Secure(ClientContext(SKIP, ()), "localhost")
             dialling = asyncio.create_task(dial(a_probe(), ["127.0.0.1"], port, secure=secure))
             for _ in range(turn):
                 await asyncio.sleep(0.001)

@@ -28,7 +28,7 @@ from probe_exporter.prober.run import Probe
 from probe_exporter.tls import certificates
 from probe_exporter.tls import quic as tls_quic
 from probe_exporter.tls.certificates import Certificate
-from probe_exporter.tls.context import client_context, forget_contexts
+from probe_exporter.tls.context import ClientContext, forget_contexts
 from probe_exporter.tls.handshake import Handshake, VerificationFailed
 from probe_exporter.tls.quic import QuicContext, quic_context
 from probe_exporter.tls.settings import TLSSettings
@@ -48,7 +48,7 @@ def trusting(pki: Pki, root: str = "root") -> TLSSettings:
 
 
 async def dial(pki: Pki, port: int, *addresses: str, name: str = "localhost", alpn: str = "h3") -> QuicClient:
-    context = quic_context(trusting(pki))
+    context = QuicContext(trusting(pki))
     return await quic.dial(a_probe(), addresses or ("127.0.0.1",), port, context, name, alpn)
 
 
@@ -96,7 +96,7 @@ async def test_quic_handshake_reports_server_certificates(pki: Pki) -> None:
 
 async def test_quic_handshake_is_kept_for_the_report(pki: Pki) -> None:
     async with site(pki, Quic()) as target:
-        probe, context = a_probe(), quic_context(trusting(pki))
+        probe, context = a_probe(), QuicContext(trusting(pki))
         client = await quic.dial(probe, ["127.0.0.1"], target["quic_port"], context, "localhost", "h3")
         client.close(0)
     (kept,) = [evidence.data(str) for evidence in probe.evidence]
@@ -171,7 +171,7 @@ async def test_quic_dial_refuses_unusable_settings(pki: Pki) -> None:
     """An unusable setting is not reported as a failure of the server."""
     for name, settings in (("", trusting(pki)), ("localhost", TLSSettings(max_version="TLS12"))):
         with pytest.raises(ProbeFailed) as failed:
-            await quic.dial(a_probe(), ["127.0.0.1"], 1, quic_context(settings), name, "h3")
+            await quic.dial(a_probe(), ["127.0.0.1"], 1, QuicContext(settings), name, "h3")
         assert failed.value.reason is Reason.SETTINGS_UNUSABLE
 
 
@@ -342,7 +342,7 @@ def over_tcp(pki: Pki, certificate: str, settings: TLSSettings, name: str) -> Ha
     context.load_cert_chain(pki.directory / f"{certificate}.pem", pki.directory / f"{certificate}.key")
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     server = context.wrap_bio(to_server, to_client, server_side=True)
-    layer = client_context(settings).layer(name)
+    layer = ClientContext(settings, ()).layer(name)
     finished, received = False, b""
     while not finished:
         try:
@@ -364,7 +364,7 @@ def over_quic(pki: Pki, certificate: str, settings: TLSSettings, name: str) -> H
     sent = x509.load_pem_x509_certificates((pki.directory / f"{certificate}.pem").read_bytes())
     shown = Handshake("TLS 1.3", "TLS_AES_256_GCM_SHA384", [certificates.read(one) for one in sent], None)
     try:
-        return quic_context(settings).verify(shown, name)
+        return QuicContext(settings).verify(shown, name)
     except VerificationFailed as failed:
         return failed
 
@@ -444,18 +444,18 @@ def test_system_store_trusts_no_test_certificate(pki: Pki) -> None:
         assert judged.reason is Reason.CERTIFICATE_UNKNOWN_AUTHORITY
 
 
-def test_quic_contexts_are_shared_until_files_change(pki: Pki, tmp_path: Path) -> None:
+async def test_quic_contexts_are_shared_until_files_change(pki: Pki, tmp_path: Path) -> None:
     """Equal settings share a context until a file changes; the context has the client certificate."""
     path = tmp_path / "ca.pem"
     path.write_bytes((pki.directory / "root.pem").read_bytes())
     settings = TLSSettings(
         ca_file=str(path), cert_file=str(pki.directory / "client.pem"), key_file=str(pki.directory / "client.key")
     )
-    context = quic_context(settings)
-    assert quic_context(settings.model_copy()) is context
+    context = await quic_context(settings)
+    assert await quic_context(settings.model_copy()) is context
     assert context.identity is not None
     assert context.identity.certificate.subject.rfc4514_string() == "CN=client"
     path.write_bytes(path.read_bytes() + (pki.directory / "stranger.pem").read_bytes())
-    assert quic_context(settings) is not context
+    assert await quic_context(settings) is not context
     forget_contexts()
-    assert quic_context(trusting(pki)).identity is None
+    assert (await quic_context(trusting(pki))).identity is None

@@ -72,6 +72,7 @@ class Case:
         over: transport of the dialogue: ``tcp``, ``unix`` or ``abstract``.
         dns: the DNS server that is the target instead; each run starts a new one with the same behaviour.
         prober: the module's prober.
+        block: whether the module has the block of its prober; without it, `settings` are empty.
         pinned: whether a golden file has it; false if the outcome depends on the machine's host names and resolver.
     """
 
@@ -91,6 +92,7 @@ class Case:
     over: str = "tcp"
     dns: DnsServer | None = None
     prober: str = "http"
+    block: bool = True
     pinned: bool = True
 
     @property
@@ -113,10 +115,11 @@ def configuration(cases: Iterable[Case], directory: Path, ports: Ports) -> str:
 
     A setting that is ``{file}`` is replaced by the content of that file in `directory`.
     """
-    modules = {}
+    modules: dict[str, dict[str, object]] = {}
     for case in cases:
-        settings = _inline(ports.fill(case.module, case.settings), directory)
-        modules[case.module] = {"prober": case.prober, "timeout": case.timeout, case.prober: settings}
+        modules[case.module] = {"prober": case.prober, "timeout": case.timeout}
+        if case.block:
+            modules[case.module][case.prober] = _inline(ports.fill(case.module, case.settings), directory)
     return yaml.safe_dump({"modules": modules}, allow_unicode=True, sort_keys=False)
 
 

@@ -168,6 +168,12 @@ EXPRESSIONS = [
         "!" * 300 + "true",
         "(" * 31 + "true" + ")" * 31,
     ),
+    *(
+        'body["a"].all(x, x > 0)',
+        'body["a-b"]["c"].exists(x, x.d["e"].exists(y, y == 1))',
+        'size(body["a"].map(x, x)) > 1',
+    ),
+    *('body["a"].all(x, y)', 'body["a"].all(x, x) == 1', 'body["a"].all(x, 1 + "a" == x)', 'nope(body["a"].map(x, x))'),
     *("1.7e308 == body", "body[1.5] == 1", "type(body) == type(1)", " && ".join(["true"] * 1000)),
 ]
 """CEL expressions: macros, and the limits of cel-go and cel-cpp."""

@@ -244,6 +244,13 @@ DIFFERENCES = (
         wholly=True,
     ),
     Difference(
+        "An address with a zone that is no interface of this machine fails the probe; the original ignores the zone "
+        "of `::1`.",
+        "every", Named("dns default target of IPv6 with a zone that is not there",
+              "tcp of loopback with a zone that is not there"),
+        wholly=True,
+    ),
+    Difference(
         "A timeout header that is not a number is answered with 400, not with 500.",
         "every", Named("front timeout header of a word"),
         original="status 500", ours="status 400",
@@ -357,6 +364,14 @@ DIFFERENCES = (
         original=r"probe_http_uncompressed_body_length 7946", ours=r"probe_http_uncompressed_body_length 0",
     ),
     Difference(
+        "CEL expressions are evaluated by cel-cpp, in the original by cel-go; unusual conversions differ (see below).",
+        "http", Named(*(f"json {name}" for name in (
+            "key in brackets as a text", "duration in microseconds", "duration negated", "duration as a number",
+            "duration in milliseconds", "duration as a text", "time with a fraction as a text", "time in lower case",
+            "infinity as a text", "number with blanks", "number with an underscore", "boolean as a number"))),
+        original=r"(probe_failed_due_to_cel|probe_success) [01]", ours=r"(probe_failed_due_to_cel|probe_success) [01]",
+    ),
+    Difference(
         "A port in the configured Host header is not part of the TLS server name.",
         "http2", Named("http2 header Host with port"),
         original=r"request 1: server name 'www\.example\.test:8443'",
@@ -462,8 +477,11 @@ DIFFERENCES = (
         wholly=True,
     ),
     Difference(
-        "An invalid port fails the probe before the name is looked up.",
+        "A target without a host, or with an invalid port, fails the probe before the name is looked up.",
         "dns", Named(
+            *(f"dns default target of {words}" for words in (
+                "IPv6 with an empty port", "brackets with nothing in them", "half a bracket", "a colon",
+                "a port before a blank", "a port before a path")), "dns default tls to an empty port",
             "dns target with a large port", "dns target with a port of letters", "dns target with an empty port",
             "dns target with a port of zero", "dns target with an unknown named port",
             "dns target with a named port of udp", "dns target without a host",
@@ -471,8 +489,16 @@ DIFFERENCES = (
         wholly=True,
     ),
     Difference(
-        "An IPv6 address in brackets needs no port.",
-        "dns", Named("dns target IPv6 in brackets without a port"),
+        "An address in brackets needs no port.",
+        "dns", Named(
+            "dns target IPv6 in brackets without a port", "dns default target of an address in brackets without a port",
+            "dns default tls to IPv6 in brackets",
+        ),
+        wholly=True,
+    ),
+    Difference(
+        "A module without a `dns` block fails, since it has no name to query; the original queries the root.",
+        "dns", Named("dns default without a block"),
         wholly=True,
     ),
     Difference(
@@ -517,6 +543,11 @@ DIFFERENCES = (
     Difference(
         "DNS over TLS reports the metrics of TLS.",
         "dns", dns_over_tls, ours=r"probe_(ssl|tls)_\w+(\{.*\})? \S+",
+    ),
+    Difference(
+        "A module without a `grpc` block has the defaults of the block; in the original it reaches IPv6 only.",
+        "grpc", Named("grpc without a block"),
+        wholly=True,
     ),
     Difference(
         "A call ends with the probe's timeout, with status 4 (DEADLINE_EXCEEDED).",

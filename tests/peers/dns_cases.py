@@ -132,6 +132,114 @@ ASKING = (
     *(dns(f"query class {class_}", query_class=class_) for class_ in ("CH", "HS", "NONE", "ANY")),
 )
 
+
+def default(words: str, script: Script = OK, target: str = LOCAL, *, pinned: bool = True, **settings: Any) -> Case:
+    """Return a case of a module with a query name and no settings but these."""
+    asked = {"query_name": NAME, **settings}
+    return Case(f"dns default {words}", asked, target, dns=DnsServer(script), prober="dns", pinned=pinned)
+
+
+def targets(words: str, target: str, *, pinned: bool = True) -> Case:
+    """Return a case of a spelling of the target, over TCP, whose refusal ends a probe at once."""
+    return default(f"target of {words}", target=target, transport_protocol="tcp", pinned=pinned)
+
+
+def validate(value: Any, sections: Sequence[str] = ("answer", "authority", "additional")) -> dict[str, Any]:
+    """Return the settings with the same validation of several sections."""
+    return {f"validate_{section}_rrs": value for section in sections}
+
+
+SETTINGS = (
+    "query_type", "query_class", "transport_protocol", "dns_over_tls", "tls_config", "source_ip_address",
+    "preferred_ip_protocol", "ip_protocol_fallback", "recursion_desired", "valid_rcodes", "validate_answer_rrs",
+    "validate_authority_rrs", "validate_additional_rrs",
+)  # fmt: skip
+EMPTY_SETTINGS = ("query_type", "query_class", "transport_protocol", "source_ip_address", "preferred_ip_protocol")
+KEYS = (
+    "fail_if_matches_regexp",
+    "fail_if_all_match_regexp",
+    "fail_if_not_matches_regexp",
+    "fail_if_none_matches_regexp",
+)
+
+DEFAULTS = (
+    default("of everything", FULL),
+    default("of everything without records", Says()),
+    Case("dns default without a block", dns=DnsServer(FULL), target=LOCAL, prober="dns", block=False),
+    *(default(f"{key} null", FULL, **dict[str, Any]({key: None})) for key in SETTINGS),
+    *(default(f"{key} empty", FULL, **dict[str, Any]({key: ""})) for key in EMPTY_SETTINGS),
+    default("tls_config empty", FULL, tls_config={}),
+    default("validation empty", FULL, **validate({})),
+    *(
+        default(f"{key} {words} {given}", script, **validate({key: value}))
+        for key in KEYS
+        for words, value in (("null", None), ("empty", []), ("of an empty regexp", [""]))
+        for given, script in (("with records", FULL), ("without records", Says()))
+    ),
+    default("valid_rcodes of NXDOMAIN", Says(flags=0x8183)),
+    default("valid_rcodes null of NXDOMAIN", Says(flags=0x8183), valid_rcodes=None),
+    default("query_type of a serial", Says([SOA], [NEWER])),
+    default("query_type empty of a serial", Says([SOA], [NEWER]), query_type=""),
+    default("transport tcp", FULL, transport_protocol="tcp"),
+    default("recursion", recursion_desired=True),
+)
+
+NO_FALLBACK: dict[str, Any] = {"ip_protocol_fallback": False}
+DEFAULT_TARGETS = (
+    default("protocol to IPv4"),
+    default("protocol to IPv6", target="[::1]:{port}"),
+    default("protocol to IPv4 without fallback", **NO_FALLBACK),
+    default("protocol to IPv6 without fallback", target="[::1]:{port}", **NO_FALLBACK),
+    default("protocol null to IPv4 without fallback", preferred_ip_protocol=None, **NO_FALLBACK),
+    default("protocol empty to IPv4 without fallback", preferred_ip_protocol="", **NO_FALLBACK),
+    default("protocol ip4 to IPv6 without fallback", target="[::1]:{port}", preferred_ip_protocol="ip4", **NO_FALLBACK),
+    default("protocol ip4 to IPv6", target="[::1]:{port}", preferred_ip_protocol="ip4"),
+    *(
+        default(f"protocol {protocol} to a name {words} fallback", target="localhost:{port}", pinned=False,
+                preferred_ip_protocol=protocol, ip_protocol_fallback=fallback)
+        for protocol in (None, "ip4", "ip6") for words, fallback in (("with", True), ("without", False), ("null", None))
+    ),
+    targets("a name", "localhost:{port}", pinned=False),
+    targets("a name in capitals", "LOCALHOST:{port}", pinned=False),
+    targets("a name in brackets", "[localhost]:{port}", pinned=False),
+    targets("a name without a port", "localhost", pinned=False),
+    targets("an unknown name", "nobody.invalid:{port}", pinned=False),
+    targets("an unknown name with a dot", "nobody.invalid.:{port}", pinned=False),
+    targets("an unknown name without a port", "nobody.invalid", pinned=False),
+    targets("a dot", ".", pinned=False),
+    targets("an address with a dot", "127.0.0.1.:{port}", pinned=False),
+    targets("an address with a dot and without a port", "127.0.0.1.", pinned=False),
+    targets("an address in brackets", "[127.0.0.1]:{port}"),
+    targets("an address in brackets without a port", "[127.0.0.1]"),
+    targets("an address of two numbers", "127.1:{port}", pinned=False),
+    targets("an address of one number", "2130706433:{port}", pinned=False),
+    targets("an address in hexadecimal", "0x7f000001:{port}", pinned=False),
+    targets("an address with leading zeros", "127.0.0.001:{port}", pinned=False),
+    targets("any address", "0.0.0.0:{port}"),
+    targets("any address of IPv6", "[::]:{port}"),
+    targets("IPv6 in full", "[0:0:0:0:0:0:0:1]:{port}"),
+    targets("IPv6 without brackets", "::1:{port}"),
+    targets("IPv6 with an empty port", "[::1]:"),
+    targets("IPv6 with a zone and without a port", "::1%lo"),
+    targets("IPv6 with a zone that is not there", "[::1%nowhere0]:{port}"),
+    targets("a mapped address without a port", "::ffff:127.0.0.1"),
+    targets("brackets with nothing in them", "[]:{port}"),
+    targets("half a bracket", "[::1:{port}"),
+    targets("the other half", "::1]:{port}"),
+    targets("a colon", ":"),
+    targets("two ports", "127.0.0.1:{port}:53"),
+    targets("an address after a blank", " 127.0.0.1:{port}"),
+    targets("a port before a blank", "127.0.0.1:{port} "),
+    targets("a port before a path", "127.0.0.1:{port}/"),
+    targets("a port with leading zeros", "127.0.0.1:00{port}"),
+    default("target of an address without a port", target="127.0.0.1"),
+    default("target of IPv6 without a port", target="::1"),
+    default("tls to IPv6", target="::1", **TLS),
+    default("tls to IPv6 in brackets", target="[::1]", **TLS),
+    default("tls to a name", target="localhost", pinned=False, **TLS),
+    default("tls to an empty port", target="127.0.0.1:", **TLS),
+)  # fmt: skip
+
 SERIALS = (
     dns("serial", Says([SOA]), query_type="SOA"),
     dns("serial of the last SOA", Says([SOA, NEWER]), query_type="SOA"),
@@ -251,12 +359,6 @@ def demands(section: str, key: str, regexps: Sequence[str]) -> dict[str, Any]:
     return {f"validate_{section}_rrs": {key: list(regexps)}}
 
 
-KEYS = (
-    "fail_if_matches_regexp",
-    "fail_if_all_match_regexp",
-    "fail_if_not_matches_regexp",
-    "fail_if_none_matches_regexp",
-)
 REGEXPS = {
     "that all match": ["IN"],
     "that one matches": ["AAAA"],
@@ -318,6 +420,8 @@ TEXTS = (
 
 GROUPS: dict[str, tuple[Case, ...]] = {
     "dns_asking": ASKING,
+    "dns_defaults": DEFAULTS,
+    "dns_default_targets": DEFAULT_TARGETS,
     "dns_serials": SERIALS,
     "dns_rcodes": RCODES,
     "dns_wrong": WRONG,

@@ -74,6 +74,7 @@ def secure(
 
 TARGETS = (
     call("plain"),
+    Case("grpc without a block", target=PLAINLY, pages=grpc.at(HEALTHY), prober="grpc", block=False),
     call("target of http", target="http://127.0.0.1:{port}"),
     call("target of https without TLS", target="https://127.0.0.1:{port}"),
     call("target with a path", target="http://127.0.0.1:{port}/ignored?q=1#f"),

@@ -61,6 +61,7 @@ def matcher(header: str, regexp: str, **more: object) -> list[dict[str, object]]
 
 STATUS = (
     Case("plain 200"),
+    Case("plain 200 without a block", block=False),
     *(
         Case(f"status {code}", pages=at(reply(code, b"body")))
         for code in (201, 202, 205, 206, 300, 400, 401, 403, 404, 418, 429, 500, 503)
@@ -395,6 +396,24 @@ JSON = tuple(
     Case(f"json {name}", {"fail_if_body_json_not_matches_cel": expression}, pages=at(reply(200, text)))
     for name, expression, text in (
         ("object", "body.a == 1", b'{"a": 1}'),
+        ("list of a key in brackets", 'body["a-b"].exists(x, x == 2)', b'{"a-b": [1, 2]}'),
+        ("list of a key in brackets that does not match", 'body["a-b"].all(x, x["c"] == 2)', b'{"a-b": [{"c": 1}]}'),
+        ("key in brackets as a text", 'string(body["a"]) == "1"', b'{"a": 1}'),
+        ("duration in microseconds", "duration(body) < duration('1s')", '"350µs"'.encode()),
+        ("duration negated", "-dyn(duration(body)) < duration('0s')", b'"1s"'),
+        ("duration as a number", "int(duration(body)) == 1000000000", b'"1s"'),
+        ("duration in milliseconds", "duration(body).getMilliseconds() == 1500", b'"1.5s"'),
+        ("duration as a text", "string(duration(body)) == '1.5s'", b'"1.5s"'),
+        (
+            "time with a fraction as a text",
+            "string(timestamp(body)) == '2026-01-02T03:04:05.7Z'",
+            b'"2026-01-02T03:04:05.7Z"',
+        ),
+        ("time in lower case", "timestamp(body).getFullYear() == 2026", b'"2026-01-02t03:04:05z"'),
+        ("infinity as a text", "string(body * body) == '+Inf'", b"1e300"),
+        ("number with blanks", "int(body) == 1", b'" 1"'),
+        ("number with an underscore", "double(body) == 10.0", b'"1_0"'),
+        ("boolean as a number", "int(body) == 1", b"true"),
         ("object that does not match", "body.a == 2", b'{"a": 1}'),
         ("nothing", "true", b""),
         ("spaces around", "body == 1", b" \t1\r\n"),

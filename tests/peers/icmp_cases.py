@@ -22,6 +22,7 @@ def both(name: str, **settings: object) -> tuple[Case, Case]:
 
 TARGETS = (
     icmp("plain"),
+    Case("icmp without a block", target="127.0.0.1", pages={}, prober="icmp", block=False),
     icmp("of IPv6", "::1"),
     icmp("of another address of loopback", "127.1.2.3"),
     icmp("of IPv6 in full", "0:0:0:0:0:0:0:1"),

@@ -62,6 +62,7 @@ def label(name: str, value: str) -> dict[str, str]:
 
 TARGETS = (
     tcp("of a port"),
+    Case("tcp without a block", target="127.0.0.1:{port}", talk=SILENT, prober="tcp", block=False),
     tcp("of IPv6", target="[::1]:{port}"),
     tcp("of IPv6 unwanted", target="[::1]:{port}", preferred_ip_protocol="ip4", ip_protocol_fallback=False),
     tcp("of IPv4 unwanted", preferred_ip_protocol="ip6", ip_protocol_fallback=False),
@@ -85,6 +86,7 @@ TARGETS = (
     tcp("with a port of many digits", target="127.0.0.1:99999999999999999999"),
     tcp("of IPv6 with a zone", target="[::1%lo]:{port}"),
     tcp("of IPv6 with a zone that is not there", target="[fe80::1%nowhere0]:{port}", timeout=SHORT),
+    tcp("of loopback with a zone that is not there", target="[::1%nowhere0]:{port}"),
     tcp("of brackets with nothing in them", target="[]:{port}"),
     tcp("of half a bracket", target="[::1:{port}"),
     tcp("of a name that is none", target="a..b:{port}"),
@@ -504,6 +506,7 @@ SECURE = (
 
 UNIX = (
     unix("of a socket", SILENT),
+    Case("unix without a block", target="{socket}", talk=SILENT, over="unix", prober="unix", block=False),
     unix("of an abstract socket", SILENT, over="abstract"),
     unix("of no socket", SILENT, target="pki/none.sock"),
     unix("of a file", SILENT, target="pki/root.pem"),

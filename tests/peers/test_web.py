@@ -82,6 +82,8 @@ REQUESTS = [
         ours={"status": 200, "content-type": TEXT},
         why="several modules in one request",
     ),
+    Request(f"/probe?{TARGET}&x=grün"),
+    Request("/probe?target=grün:1"),
     Request("/probe"),
     Request("/probe?target="),
     Request("/probe?target=%zz"),
@@ -337,6 +339,12 @@ INVOCATIONS = [
     line("--config.check", "--log.prober=loud"),
     line("--config.check", "--history.limit=0x10"),
     line("--config.check", "--history.limit=-1"),
+    line("--config.check", "--history.limit=08"),
+    line("--config.check", "--history.limit=0b11"),
+    line("--config.check", "--history.limit=0o17"),
+    line("--config.check", "--history.limit=1_000"),
+    line("--config.check", "--history.limit=18446744073709551615"),
+    line("--config.check", "--config.auto-reload-interval=18446744073709551616"),
     line("--config.check", "--history.limit=1.5"),
     line("--config.check", "--history.limit=1", "--history.limit=1"),
     line("--config.check", "--timeout-offset=-1"),
@@ -392,7 +400,7 @@ def test_command_line_exits_like_the_original(directory: Path, invocation: Invoc
     (directory / "bad.yml").write_text("modules: {one: {prober: http, nope: 1}}\n")
     (directory / "empty.yml").write_text("# nothing\n")
     (directory / "more.yml").write_text("modules: {more: {prober: http}}\n")
-    (directory / "flags").write_text("--config.check\n--history.limit\n5\n")
+    (directory / "flags").write_text("# of this host\n--config.check\n\n#--nope\n--history.limit\n5\n")
 
     command, environment = [peer("blackbox_exporter"), *invocation.flags], exporters._environment()
     original = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=300)

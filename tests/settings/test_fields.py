@@ -219,6 +219,21 @@ def test_cel_evaluates_on_json() -> None:
     assert expression.evaluate({}) is False
 
 
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ('body["a-b"].all(x, x > 0)', True),
+        ('body["a-b"].exists(x, x > 1 && [x].exists(y, y == 2))', True),
+        ('size(body["a-b"].map(x, x > 1, x)) == 1', True),
+        ('body["c"].all(x, x["d"].all(y, y == type(y)))', False),
+        ('body["a-b"].filter(x, x == "a | ERROR: ").size() > 0', False),
+    ],
+)
+def test_cel_reads_list_of_key_in_brackets(text: str, result: bool) -> None:
+    """The library's type check refuses these expressions, although it accepts ``body.a.all(…)``."""
+    assert Cel(text).evaluate({"a-b": [1.0, 2.0], "c": [{"d": [1.0]}]}) is result
+
+
 def test_cel_refuses_non_boolean_result() -> None:
     assert Cel("1 + 1").evaluate(None) == 2
 
@@ -234,6 +249,8 @@ def test_cel_reports_missing_key() -> None:
     [
         ("", "the expression ends too early"),
         ("response.ok", "undeclared reference to 'response.ok' (at character 9)"),
+        ('body["a"].all(x, y > x)', "undeclared reference to 'y' (at character 18)"),
+        ('nope(body["a"].all(x, x))', "undeclared reference to 'nope' (at character 5)"),
         ("1 + 'a'", "found no matching overload for '_+_' applied to '(int, string)' (at character 3)"),
     ],
 )
@@ -259,11 +276,12 @@ def test_cel_refuses_to_copy_long_list(macro: str) -> None:
         Cel(f"body.a.b.{macro}.size() > 0").evaluate({"a": {"b": [1.0] * (MAX_COPIED_ELEMENTS + 1)}})
 
 
-def test_cel_stops_endless_expression() -> None:
+@pytest.mark.parametrize("items", ["body.a", 'body["a"]'])
+def test_cel_stops_endless_expression(items: str) -> None:
     """The library counts the iterations of all comprehensions together."""
-    items = [float(number) for number in range(1000)]
+    numbers = [float(number) for number in range(1000)]
     with pytest.raises(ValueError, match="budget"):
-        Cel("body.all(x, body.all(y, body.exists(z, z == y)))").evaluate(items)
+        Cel(f"{items}.all(x, {items}.all(y, {items}.exists(z, z == y)))").evaluate({"a": numbers})
 
 
 def test_cel_reports_deeply_nested_body() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import re2  # type: ignore[import-untyped]  # it has neither stubs nor annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.settings.regexps import Regexp, replace_invalid
+from probe_exporter.settings.regexps import MAX_REMEMBERED_BYTES, Regexp, replace_invalid
 
 EXPRESSIONS = ("", "b", "(a)|(b)", "(?P<first>a+)(b)?", "^a*$", ".é")
 
@@ -45,3 +47,18 @@ def test_each_invalid_byte_becomes_one_replacement_character(parts: list[bytes])
 @given(data=st.binary(max_size=4) | st.text("abé", max_size=8).map(str.encode))
 def test_matches_tells_whether_search_finds_a_match(text: str, data: bytes) -> None:
     assert Regexp(text).matches(data) is (Regexp(text).search(data) is not None)
+
+
+def test_matches_answers_for_the_data_at_hand_however_often_they_change() -> None:
+    regexp = Regexp("^b|\N{REPLACEMENT CHARACTER}")
+    for data, answer in ((b"b", True), (b"b", True), (b"a", False), (b"a", False), (b"", False), (b"a\xff", True)) * 2:
+        assert regexp.matches(data) is answer
+
+
+def test_matches_remembers_short_data_only() -> None:
+    regexp = Regexp("a")
+    short, long = bytes(MAX_REMEMBERED_BYTES), bytes(MAX_REMEMBERED_BYTES) + b"a"
+    assert not regexp.matches(short)
+    assert regexp.matches(long)
+    assert long not in gc.get_referents(regexp._last)
+    assert short in gc.get_referents(regexp._last)

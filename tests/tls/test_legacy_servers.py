@@ -6,7 +6,7 @@ import pytest
 
 from probe_exporter.network.connection import Secure
 from probe_exporter.network.opening import dial
-from probe_exporter.tls.context import client_context
+from probe_exporter.tls.context import ClientContext
 from probe_exporter.tls.settings import TLSSettings
 from tests.targets import Pki
 from tests.targets.peer import a_probe, everything
@@ -18,7 +18,7 @@ async def test_server_without_secure_renegotiation_is_accepted(
     pki: Pki, gnutls_without_renegotiation: int, verified: bool
 ) -> None:
     settings = TLSSettings(ca_file=str(pki.directory / "root.pem"), insecure_skip_verify=not verified)
-    secure = Secure(client_context(settings), "localhost")
+    secure = Secure(ClientContext(settings, ()), "localhost")
     with await dial(a_probe(), ["127.0.0.1"], gnutls_without_renegotiation, secure=secure) as connection:
         assert connection.handshake is not None
         assert connection.handshake.version == "TLS 1.2"

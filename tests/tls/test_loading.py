@@ -15,7 +15,7 @@ from probe_exporter.tls.settings import TLSSettings
 
 @pytest.fixture(autouse=True)
 def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "_loaded", set())
+    monkeypatch.setattr(loading, "_loaded", {})
 
 
 @pytest.fixture

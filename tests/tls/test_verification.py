@@ -5,6 +5,7 @@ The server is the standard library's, in memory; the test splits the bytes betwe
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
 import time
@@ -20,9 +21,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
-from probe_exporter.tls import certificates, verifications
+from probe_exporter.tls import certificates, loading, verifications
 from probe_exporter.tls.certificates import Certificate
-from probe_exporter.tls.context import MAX_CONTEXTS, client_context, forget_contexts
+from probe_exporter.tls.context import MAX_CONTEXTS, ClientContext, forget_contexts
 from probe_exporter.tls.handshake import Handshake, VerificationFailed
 from probe_exporter.tls.layer import MAX_TURN_RECORDS, Layer
 from probe_exporter.tls.metrics import NO_CHAIN, report_handshake, report_no_chain
@@ -38,6 +39,11 @@ def nothing_remembered() -> Iterator[None]:
     forget_contexts()
     yield
     forget_contexts()
+
+
+def client_context(settings: TLSSettings, alpn: tuple[str, ...] = ()) -> ClientContext:
+    """Return the context that connections with these settings share."""
+    return asyncio.run(loading.client_context(settings, alpn))
 
 
 class Server:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
+import random
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from probe_exporter.web.answers import Answer
+from probe_exporter.web.answers import Answer, exposition
 from probe_exporter.web.connections import Connections
 from probe_exporter.web.request import WebRequest
 
@@ -96,3 +98,12 @@ async def test_added_fields_do_not_replace_the_answers_own() -> None:
     lines, _ = await exchange(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", answer)
     assert "X-Frame-Options: deny" in lines
     assert [line for line in lines if line.startswith("Content-Type")] == ["Content-Type: text/plain"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 1023, 1024, 4095, 4096, 4097, 32_767, 32_768, 100_000])
+def test_exposition_compresses_bodies_of_every_size(size: int) -> None:
+    """The window is chosen by the body's size. Half of the body repeats itself, and half does not."""
+    chance = random.Random(size)
+    body = (b"probe_success 1\n" * size)[: size // 2] + chance.randbytes(size - size // 2)
+    answer = exposition(WebRequest("GET", "/", {"Accept-Encoding": "gzip"}), body, "text/plain")
+    assert gzip.decompress(answer.body) == body

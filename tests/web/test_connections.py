@@ -442,7 +442,9 @@ async def test_invalid_http_after_a_response_is_refused(first: bytes) -> None:
         writer.write(first % b"")
         assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
         writer.write(b"\x16\x03\x01\r\n\r\n")
-        assert (await reads(reader)).startswith(b"HTTP/1.1 400")
+        refusal = await reads(reader)
+        assert refusal.startswith(b"HTTP/1.1 400")
+        assert b"\r\nConnection: close\r\n" in refusal
         writer.close()
 
 

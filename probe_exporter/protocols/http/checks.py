@@ -63,23 +63,29 @@ def version(version: str, valid: Sequence[str]) -> None:
 
 
 async def headers(response: Response, forbidden: Sequence[HeaderMatcher], demanded: Sequence[HeaderMatcher]) -> None:
-    """Check the headers.
+    """Check the headers, in a thread if the values are long.
 
     Args:
         forbidden: no value of the header may match.
         demanded: at least one value of the header must match.
     """
+    if are_short(response, (*forbidden, *demanded)):
+        short_headers(response, forbidden, demanded)
+    else:
+        await asyncio.to_thread(short_headers, response, forbidden, demanded)
+
+
+def are_short(response: Response, matchers: Iterable[HeaderMatcher]) -> bool:
+    """Return whether `short_headers` may check the values of the headers on the event loop."""
     size = 0
-    for matcher in (*forbidden, *demanded):
+    for matcher in matchers:
         for value in response.get_all(matcher.header.lower()):
             size += len(value)
-    if size <= MAX_INLINE_BYTES:
-        _match_headers(response, forbidden, demanded)
-    else:
-        await asyncio.to_thread(_match_headers, response, forbidden, demanded)
+    return size <= MAX_INLINE_BYTES
 
 
-def _match_headers(response: Response, forbidden: Iterable[HeaderMatcher], demanded: Iterable[HeaderMatcher]) -> None:
+def short_headers(response: Response, forbidden: Iterable[HeaderMatcher], demanded: Iterable[HeaderMatcher]) -> None:
+    """Check the headers as `headers` does, if they `are_short`."""
     for matcher in forbidden:
         if any(map(matcher.regexp.matches, _values(response, matcher))):
             raise _mismatch(matcher, "matches")
@@ -104,19 +110,20 @@ def _mismatch(matcher: HeaderMatcher, what: str) -> ProbeFailed:
 
 
 async def body(text: bytes, forbidden: Sequence[Regexp], demanded: Sequence[Regexp]) -> None:
-    """Check the body.
+    """Check the body, in a thread if it is long.
 
     Args:
         forbidden: none of these may match.
         demanded: all of these must match.
     """
     if len(text) <= MAX_INLINE_BYTES:
-        _search(text, forbidden, demanded)
+        short_body(text, forbidden, demanded)
     else:
-        await asyncio.to_thread(_search, text, forbidden, demanded)
+        await asyncio.to_thread(short_body, text, forbidden, demanded)
 
 
-def _search(text: bytes, forbidden: Sequence[Regexp], demanded: Sequence[Regexp]) -> None:
+def short_body(text: bytes, forbidden: Sequence[Regexp], demanded: Sequence[Regexp]) -> None:
+    """Check a body of `MAX_INLINE_BYTES` at most, as `body` does."""
     for regexp in forbidden:
         if regexp.matches(text):
             raise ProbeFailed(Reason.HTTP_BODY_MISMATCH, f"the body matches the regular expression {regexp}")

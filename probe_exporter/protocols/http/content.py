@@ -214,21 +214,14 @@ class _Brotli:
             raise brotli.error("the stream ends too early")
 
 
-class _Identity:
-    def decode(self, data: bytes) -> Iterator[bytes]:
-        yield data
-
-    def end(self) -> None:
-        pass
-
-
-CODINGS: dict[str, Callable[[], _Deflate | _Brotli | _Identity]] = {
-    "": _Identity,
-    "identity": _Identity,
+CODINGS: dict[str, Callable[[], _Deflate | _Brotli] | None] = {
+    "": None,
+    "identity": None,
     "gzip": _Gzip,
     "deflate": _Deflate,
     "br": _Brotli,
 }
+"""The decoder of each coding; None if there is nothing to decode."""
 
 
 class Body:
@@ -237,6 +230,7 @@ class Body:
     Attributes:
         length: decoded bytes so far, never more than the limit.
         is_plain: the body has no coding, so that `take` does without steps.
+        whole: the bytes kept, if they came in one piece, as most bodies do; otherwise None.
     """
 
     def __init__(self, coding: str = "", *, limit: int = 0, hold: bool = False) -> None:
@@ -247,10 +241,13 @@ class Body:
             hold: keep the bytes for `text`.
         """
         self.length = 0
-        self._coder = CODINGS[coding]()
-        self.is_plain = coding in ("", "identity")
-        self._limit = limit or (0 if self.is_plain and not hold else DEFAULT_MAX_BODY_BYTES)
-        self._held = Pieces() if hold else None
+        make_coder = CODINGS[coding]
+        self._coder = None if make_coder is None else make_coder()
+        self.is_plain = make_coder is None
+        self._limit = limit or (0 if make_coder is None and not hold else DEFAULT_MAX_BODY_BYTES)
+        self._hold = hold
+        self.whole: bytes | None = b"" if hold else None
+        self._pieces: Pieces | None = None  # of a body that is kept, from the second piece on
 
     def feed(self, data: bytes) -> Iterator[None]:
         """Take bytes that have arrived; yield where other tasks may run.
@@ -258,7 +255,7 @@ class Body:
         Raises:
             ProbeFailed: the body is larger than the limit, or not in its coding.
         """
-        if self.is_plain:
+        if self._coder is None:
             self.take(data)
             return
         work = 0
@@ -278,6 +275,8 @@ class Body:
         Raises:
             ProbeFailed: its coding is incomplete.
         """
+        if self._coder is None:
+            return
         try:
             self._coder.end()
         except (zlib.error, brotli.error) as error:
@@ -285,7 +284,7 @@ class Body:
 
     async def text(self) -> bytes:
         """Return the bytes kept."""
-        return await self._held.joined() if self._held is not None else b""
+        return await self._pieces.joined() if self._pieces is not None else self.whole or b""
 
     def take(self, piece: bytes) -> None:
         """Take decoded bytes.
@@ -293,12 +292,25 @@ class Body:
         Raises:
             ProbeFailed: the body is larger than the limit.
         """
-        room = self._limit - self.length if self._limit else len(piece)
-        if self._held is not None and room > 0:
-            self._held.add(piece[:room])
-        self.length += min(len(piece), room)
-        if len(piece) > room:
+        limit, size = self._limit, len(piece)
+        room = limit - self.length if limit else size
+        if self._hold and room > 0:
+            self._keep(piece[:room])
+        if size <= room:
+            self.length += size
+        else:
+            self.length += room
             raise ProbeFailed(Reason.HTTP_BODY_TOO_LARGE, f"the body is larger than the limit of {self._limit} bytes")
+
+    def _keep(self, piece: bytes) -> None:
+        if not self.whole and self._pieces is None:
+            self.whole = piece
+            return
+        if self._pieces is None:
+            self._pieces = Pieces()
+            self._pieces.add(self.whole or b"")
+            self.whole = None
+        self._pieces.add(piece)
 
 
 class Source(Protocol):

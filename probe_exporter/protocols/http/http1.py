@@ -152,7 +152,7 @@ class Http1ResponseReader(Response):
         self._informational = 0
         self._begun: tuple[str, int] | None = None  # version and status of a head that is parsed in parts
         self._fields: Headers = []  # of that head
-        self._announced = -1  # the valid Content-Length; -1 without one
+        self._announced = -1  # the valid Content-Length; -1 without one, 0 if there can't be a body
         self._left = -1  # bytes of the body to come; negative if the end of the connection ends the body
         self._chunks: _Chunks | None = None
 
@@ -305,10 +305,11 @@ class Http1ResponseReader(Response):
 
     def _frame(self, chunked: bool, length: int) -> None:
         """Determine where the body ends (RFC 9112, section 6.3)."""
-        self._announced = length
+        has_body = self.has_body
+        self._announced = length if has_body or self._to_head else 0
         if self.status == 101 and self._switches():
             self._left = -1  # another protocol follows, without an end
-        elif not self.has_body:
+        elif not has_body:
             self.complete = True
         elif chunked:
             self._chunks = _Chunks()
@@ -320,7 +321,7 @@ class Http1ResponseReader(Response):
 
     @property
     def content_length(self) -> int:
-        return self._announced if self.has_body or self._to_head else 0
+        return self._announced
 
     def _switches(self) -> bool:
         return bool(self.get("upgrade")) and any(map(_names_upgrade, self.get_all("connection")))

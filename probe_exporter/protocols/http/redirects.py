@@ -93,10 +93,10 @@ class RedirectFollower:
     @property
     def resolve_seconds(self) -> float:
         """Seconds of all lookups so far."""
-        first = self._probe.samples.get(address_choice.LOOKUP_TIME, default=0.0) if self._resolves else 0.0
+        first = self._probe.samples.plain.get(address_choice.LOOKUP_TIME, 0.0) if self._resolves else 0.0
         return first + self._later_resolve_seconds
 
-    def _context(self, alpn: tuple[str, ...] = ALPN) -> ClientContext:
+    async def _context(self, alpn: tuple[str, ...] = ALPN) -> ClientContext:
         """Return the TLS context for hops by https.
 
         Args:
@@ -105,13 +105,11 @@ class RedirectFollower:
         Raises:
             ProbeFailed: the settings can't be used.
         """
-        known = self._contexts.get(alpn)
-        if known is None:
-            from probe_exporter.tls import context  # noqa: PLC0415  # see `tls.loading`
-
-            known = context.client_context(self._client.tls_config, alpn if self._client.enable_http2 else ())
-            self._contexts[alpn] = known
-        return known
+        context = self._contexts.get(alpn)
+        if context is None:
+            context = await loading.client_context(self._client.tls_config, alpn if self._client.enable_http2 else ())
+            self._contexts[alpn] = context
+        return context
 
     async def prepare_tls(self) -> None:
         """Load the TLS context now, before anything is sent.
@@ -119,13 +117,13 @@ class RedirectFollower:
         Raises:
             ProbeFailed: the settings can't be used.
         """
-        await loading.load()
         if self._http3:
+            await loading.load()
             from probe_exporter.tls import quic  # noqa: PLC0415  # few modules need it
 
-            quic.quic_context(self._client.tls_config)
+            await quic.quic_context(self._client.tls_config)
         else:
-            self._context()
+            await self._context()
 
     def fetch(
         self,
@@ -199,7 +197,7 @@ class RedirectFollower:
     async def _exchange(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
         probe, request, url = self._probe, hop.request, hop.request.url
         self.close()
-        self._open = exchange = await (self._over_quic if self._http3 else self._over_tcp)(hop, upload)
+        self._open = exchange = await (self._over_quic(hop, upload) if self._http3 else self._over_tcp(hop, upload))
         shown = str(url)[:MAX_LOGGED_CHARACTERS]
         probe.log("Making HTTP request", method=request.method, url=shown, host=request.host)
         with probe.phase("processing") as phase:
@@ -216,8 +214,7 @@ class RedirectFollower:
         request, url = hop.request, hop.request.url
         secure = None
         if url.secure:
-            await loading.load()
-            secure = Secure(self._context(() if request.upgrades else ALPN), hop.server_name)
+            secure = Secure(await self._context(() if request.upgrades else ALPN), hop.server_name)
         proxy = self._client.proxies.choose(url, hop.addresses)
         if proxy is None:
             addresses = hop.addresses or await self._addresses(hop)
@@ -230,6 +227,7 @@ class RedirectFollower:
         self.tls_seconds += connection.tls_seconds
         if connection.handshake is None or connection.handshake.protocol != "h2":
             return Http1Exchange(connection, request, upload)
+        # The files and not names from them: that takes a quarter of the time, here and below.
         from probe_exporter.protocols.http import http2, http2_exchange  # noqa: PLC0415  # not every server speaks it
 
         file = upload if request.body_file else None
@@ -265,7 +263,7 @@ class RedirectFollower:
         from probe_exporter.protocols.http import http3, http3_exchange  # noqa: PLC0415  # the same
         from probe_exporter.tls import quic as tls  # noqa: PLC0415  # the same
 
-        context, url = tls.quic_context(self._client.tls_config), hop.request.url
+        context, url = await tls.quic_context(self._client.tls_config), hop.request.url
         addresses = hop.addresses or await self._addresses(hop)
         client = await quic.dial(self._probe, addresses, url.port, context, hop.server_name, http3.ALPN)
         self.connect_seconds += client.connect_seconds

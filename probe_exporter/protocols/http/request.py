@@ -266,6 +266,18 @@ def first_request(template: RequestTemplate, settings: HttpClientSettings, url: 
     if template.unusable:
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, template.unusable)
     headers: Sequence[tuple[str, str]] = template.headers
+    if token or url.user is not None or settings.adds_headers:
+        headers = _with_credentials(template, settings, url, token)
+    host = template.host or url.authority
+    # Not `Request(…)`, which is a function in Python.
+    return _new(Request, (template.method, url, host, headers, template.body, template.body_file, "", "", False))
+
+
+def _with_credentials(
+    template: RequestTemplate, settings: HttpClientSettings, url: URL, token: str
+) -> Sequence[tuple[str, str]]:
+    """Return the headers of the template, the Authorization header, and those of ``http_headers``."""
+    headers: Sequence[tuple[str, str]] = template.headers
     if token:
         headers = [*((name, value) for name, value in headers if name != "Authorization"), ("Authorization", token)]
     elif not template.has_authorization:
@@ -276,9 +288,7 @@ def first_request(template: RequestTemplate, settings: HttpClientSettings, url: 
         headers = [*headers, *own_headers(settings)]
     if len(headers) > len(template.headers):
         http1.check_headers(headers[len(template.headers) :])
-    host = template.host or url.authority
-    # Not `Request(…)`, which is a function in Python.
-    return _new(Request, (template.method, url, host, headers, template.body, template.body_file, "", "", False))
+    return headers
 
 
 def own_headers(settings: HttpClientSettings) -> Headers:

@@ -349,6 +349,11 @@ class HttpClientSettings(ProxySettings):
         }
         return next((key for key, reference in references.items() if reference), "")
 
+    @cached_property
+    def adds_headers(self) -> bool:
+        """Whether requests get headers from these settings."""
+        return bool(self.http_headers or self.basic_auth or self.authorization)
+
     def cautions(self) -> Iterator[tuple[str, str]]:
         yield from super().cautions()
         for key in ("bearer_token", "bearer_token_file"):

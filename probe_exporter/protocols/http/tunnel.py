@@ -127,10 +127,7 @@ async def own_tls(proxy: Proxy, config: TLSSettings) -> Secure | None:
     """
     if not proxy.secure:
         return None
-    await loading.load()
-    from probe_exporter.tls import context  # noqa: PLC0415  # see `loading`
-
-    return Secure(context.client_context(config, ALPN), config.server_name or proxy.host)
+    return Secure(await loading.client_context(config, ALPN), config.server_name or proxy.host)
 
 
 def destination(proxy: Proxy, url: URL, addresses: Sequence[str]) -> tuple[str, int]:

@@ -29,7 +29,7 @@ from probe_exporter.protocols.http.http3_exchange import MAX_UPLOAD_AHEAD_BYTES,
 from probe_exporter.protocols.http.request import Request
 from probe_exporter.protocols.http.url import parse
 from probe_exporter.runner import Result
-from probe_exporter.tls.quic import quic_context
+from probe_exporter.tls.quic import QuicContext
 from probe_exporter.tls.settings import TLSSettings
 from tests.descriptors import open_descriptors
 from tests.targets import Answer, End, Pause, Pki, Repeat, Site
@@ -217,7 +217,7 @@ async def test_upload_reads_a_file_no_faster_than_it_sends(pki: Pki) -> None:
 async def dialled(pki: Pki, port: int) -> AsyncIterator[quic.QuicClient]:
     """Connect over QUIC, and close the connection in the end."""
     clock = asyncio.get_running_loop().time
-    context = quic_context(TLSSettings(ca_file=str(pki.directory / "root.pem")))
+    context = QuicContext(TLSSettings(ca_file=str(pki.directory / "root.pem")))
     client = await quic.dial(Probe("target", clock() + 60, clock), ["127.0.0.1"], port, context, "localhost", "h3")
     try:
         yield client

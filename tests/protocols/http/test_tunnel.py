@@ -32,7 +32,7 @@ from probe_exporter.protocols.http.proxy import Proxy
 from probe_exporter.protocols.http.tunnel import connect_head, socks5
 from probe_exporter.runner import Result, run
 from probe_exporter.tls import metrics
-from probe_exporter.tls.context import client_context
+from probe_exporter.tls.context import ClientContext
 from probe_exporter.tls.settings import TLSSettings
 from tests.outcomes import why
 from tests.targets import Answer, End, Pause, Pki, Repeat, Site, Tls, http2, raw, redirect, reply, silence
@@ -426,7 +426,7 @@ async def test_tls_within_tls_closes_both_layers(pki: Pki) -> None:
     async with server:
         probe = Probe("", math.inf)
         connection = await opening.dial(probe, ["127.0.0.1"], server.sockets[0].getsockname()[1])
-        secure = Secure(client_context(TLSSettings(insecure_skip_verify=True)), "localhost")
+        secure = Secure(ClientContext(TLSSettings(insecure_skip_verify=True), ()), "localhost")
         await connection.wrap(secure)
         await connection.wrap(secure)
         connection.send(b"hello")
