@@ -67,7 +67,7 @@ class ClientContext:
             check_verifiable(server_name)
         try:
             return Layer(self._context, server_name.rstrip("."), self._verifications, self._offers_alpn)
-        except (ValueError, TypeError):
+        except ValueError:
             raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{server_name!r} is not a server name") from None
 
 

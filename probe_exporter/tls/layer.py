@@ -229,7 +229,7 @@ class Layer:
         self.ended = False  # the peer has sent close_notify
         self.failure: ProbeFailed | None = None  # the peer sent an alert, or broke the protocol
         if server_name and literals.literal(server_name) is None:
-            self._session.set_tlsext_host_name(to_ascii(server_name).encode("ascii"))
+            self._session.send_server_name(to_ascii(server_name))
 
     def request_ocsp(self) -> None:
         """Ask the peer for a stapled OCSP response (RFC 6066, 8), before the handshake."""
@@ -278,21 +278,22 @@ class Layer:
         work = self._give_piece()
         try:
             while work < MAX_TURN_RECORDS:
-                try:
-                    plain.append(self._session.read_up_to(_MAX_READ_BYTES))
+                record = self._session.read_up_to(_MAX_READ_BYTES)
+                if record:
+                    plain.append(record)
                     self._idle = 0
                     work += 1
                     if work <= _FEW_RECORDS and not self.has_more():
                         break
-                except SSL.WantReadError:
-                    if not self._unread:
-                        break
+                elif record is not None:
+                    self.ended = True
+                    self._unread.clear()
+                    break
+                elif self._unread:
                     work += self._give_piece()
+                else:
+                    break
             self.behind = work >= MAX_TURN_RECORDS and self.failure is None
-        except SSL.ZeroReturnError:
-            self.ended = True
-            self.behind = False
-            self._unread.clear()
         except SSL.Error as error:
             self._fail(describe(error))
         return plain[0] if len(plain) == 1 else b"".join(plain)
@@ -340,7 +341,7 @@ class Layer:
 
     def _observe(self) -> Handshake:
         session, check = self._session, self._check
-        name = session.get_cipher_name()
+        name = session.cipher()
         sent = chain.sent(session) if check.sent is None else check.sent
         verified = check.verified
         if verified is None and self._verifications is not None and not check.errors:
@@ -354,7 +355,7 @@ class Layer:
             verified=verified,
             verify_errors=tuple(check.errors),
             faults=tuple(check.faults),
-            protocol=session.get_alpn_proto_negotiated().decode("ascii", "replace") if self._offers_alpn else "",
+            protocol=session.protocol().decode("ascii", "replace") if self._offers_alpn else "",
             stapled=chain.stapled(session) if self._requests_ocsp else None,
         )
 

@@ -389,7 +389,7 @@ class Http2ResponseReader(Response):
             return
         self.status = status
         self.version = "2.0"
-        self.headers = headers
+        self._take_lowercase(headers)
         self.head_complete = True
         self.ended_with_head = self._block_ends
         self._announced = self._read_content_length()

@@ -249,7 +249,8 @@ class Http3ResponseReader(Response):
         code = _read_status(status)
         if 100 <= code < 200 and code != 101:
             return  # an interim response: the final one follows
-        self.status, self.version, self.headers = code, "3.0", headers
+        self.status, self.version = code, "3.0"
+        self._take_lowercase(headers)
         self._announced = _read_length(self.get_all("content-length"))
         self.head_complete = True
 

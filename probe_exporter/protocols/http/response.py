@@ -65,6 +65,13 @@ class Response:
         for name, value in fields:
             self._by_name.setdefault(name, []).append(value)
 
+    def _take_lowercase(self, headers: Headers) -> None:
+        """Take the headers of HTTP/2 or 3, whose names are in lower case."""
+        self.headers = headers
+        values = dict(headers)
+        if len(values) == len(headers):  # no name is repeated
+            self._only = values
+
     def get(self, name: str) -> str | None:
         """Return the first value of a header, by its lower-case name. Call it when the head is complete."""
         if self._only is not None:
