@@ -116,7 +116,8 @@ async def test_module_without_the_keys_keeps_its_samples(tmp_path: Path) -> None
     assert module.filter is None
     async with Site({"/": PAGE}) as site:
         result = await run(module, site.fill("http://127.0.0.1:{port}/"), 60.0)
-    assert result.probe.samples.set == result.probe.set
+    names = {re.split("[{ ]", line)[0] for line in shown(result)}
+    assert names > {"probe_success", "probe_dns_lookup_time_seconds", "probe_http_version", "probe_ip_addr_hash"}
 
 
 def test_pattern_without_effect_is_a_warning(tmp_path: Path) -> None:
