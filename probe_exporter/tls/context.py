@@ -120,9 +120,9 @@ def _trust_system(context: SSL.Context) -> None:
     context.set_default_verify_paths()
     for path in system_authorities.missed_by_openssl():
         with contextlib.suppress(SSL.Error):  # the file has no certificate, or can't be read
-            context.load_verify_locations(path)
+            context.load_verify_locations(os.fsencode(path))  # pyOpenSSL refuses a text that is not UTF-8
     for directory in system_authorities.directories():
-        context.load_verify_locations(None, directory)
+        context.load_verify_locations(None, os.fsencode(directory))
 
 
 def _longest_lived(authorities: Iterable[x509.Certificate]) -> Iterable[x509.Certificate]:
