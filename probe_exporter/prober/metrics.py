@@ -202,10 +202,13 @@ class Samples:
     def add_phase(self, metric: Metric, phase: str, seconds: float) -> None:
         """Add to the duration of a phase, in a metric with the one label ``phase``; round it to nanoseconds.
 
+        Args:
+            phase: may be a member of a StrEnum.
+
         Raises:
             ValueError, NotASample: as `set` does.
         """
-        if metric.arity == 1 and type(phase) is str:
+        if metric.arity == 1 and isinstance(phase, str):
             series, key = self.series, (metric, (phase,))
             series[key] = whole_nanoseconds(series.get(key, 0.0) + seconds)
         else:

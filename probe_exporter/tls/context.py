@@ -120,9 +120,9 @@ def _trust_system(context: SSL.Context) -> None:
     context.set_default_verify_paths()
     for path in system_authorities.missed_by_openssl():
         with contextlib.suppress(SSL.Error):  # the file has no certificate, or can't be read
-            context.load_verify_locations(path)
+            context.load_verify_locations(os.fsencode(path))  # pyOpenSSL refuses a text that is not UTF-8
     for directory in system_authorities.directories():
-        context.load_verify_locations(None, directory)
+        context.load_verify_locations(None, os.fsencode(directory))
 
 
 def _longest_lived(authorities: Iterable[x509.Certificate]) -> Iterable[x509.Certificate]:
@@ -185,8 +185,30 @@ MAX_CONTEXTS = 256
 _contexts: dict[Hashable, tuple[Stamp, object]] = {}
 
 
-_making: dict[Hashable, asyncio.Future[Any]] = {}
-"""The contexts that a thread makes now. Part of the key is the event loop that waits for it."""
+class _Making:
+    """A context that a thread makes now, or as soon as one is free.
+
+    Attributes:
+        result: the context.
+        waiting: the number of probes that wait for it.
+        begun: whether a thread has begun.
+    """
+
+    __slots__ = ("_make", "begun", "result", "waiting")
+
+    def __init__(self, make: Callable[[], object]) -> None:
+        self.waiting = 0
+        self.begun = False
+        self._make = make
+        self.result = asyncio.get_running_loop().run_in_executor(None, self._begin)
+
+    def _begin(self) -> object:
+        self.begun = True
+        return self._make()
+
+
+_making: dict[Hashable, _Making] = {}
+"""The contexts that threads make. Part of the key is the event loop that waits for it."""
 
 
 def client_context(settings: TLSSettings, alpn: tuple[str, ...]) -> Coroutine[Any, Any, ClientContext]:
@@ -217,23 +239,32 @@ async def remembered(kind: Hashable, settings: TLSSettings, make: Callable[[], C
 
 
 async def _make(key: Hashable, stamp: Stamp, make: Callable[[], Context]) -> Context:
-    """Make a context in a thread, or wait for the thread that makes it for another probe."""
-    loop = asyncio.get_running_loop()
-    work = (loop, key, stamp)
+    """Make a context in a thread, or wait for the thread that makes it for another probe.
+
+    If all probes that wait are cancelled, a thread that has begun ends its work, for later probes. One that has not
+    does not begin: parameters of requests may ask for contexts faster than threads make them.
+    """
+    work = (asyncio.get_running_loop(), key, stamp)
     making = _making.get(work)
     if making is None:
-        _making[work] = making = loop.run_in_executor(None, make)
-        making.add_done_callback(lambda made: _keep(work, made))
+        _making[work] = making = _Making(make)
+        making.result.add_done_callback(lambda made: _keep(work, made))
+    making.waiting += 1
     try:
-        return cast("Context", await asyncio.shield(making))  # a probe that is cancelled does not end it for the others
+        return cast("Context", await asyncio.shield(making.result))
     except ProbeFailed as failed:  # an exception of its own, because other probes raise this one too
         raise type(failed)(failed.reason, failed.message) from None
+    finally:
+        making.waiting -= 1
+        if not (making.waiting or making.begun) and making.result.cancel() and _making.get(work) is making:
+            del _making[work]
 
 
 def _keep(work: tuple[object, Hashable, Stamp], made: asyncio.Future[Any]) -> None:
     """Keep a context, unless it could not be made, or the configuration has changed meanwhile."""
     usable = not made.cancelled() and made.exception() is None  # asked even if nobody waits: asyncio logs it otherwise
-    if _making.get(work) is not made:
+    making = _making.get(work)
+    if making is None or making.result is not made:
         return
     del _making[work]
     if not usable:

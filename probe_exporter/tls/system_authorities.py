@@ -6,9 +6,10 @@ makes them. A certificate that somebody mounts into a container's ``/etc/ssl/cer
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 FILE_VARIABLE, DIRECTORIES_VARIABLE = "SSL_CERT_FILE", "SSL_CERT_DIR"
@@ -32,13 +33,13 @@ Identity = tuple[int, int]
 def bundle(files: Sequence[str] | None = None) -> Path | None:
     """Return the file with the system's authorities: the first of `files` (default: `BUNDLES`); None if none exists."""
     named = os.environ.get(FILE_VARIABLE)
-    return next((path for path in map(Path, [named] if named else files or BUNDLES) if path.is_file()), None)
+    return next((Path(path) for path in ([named] if named else files or BUNDLES) if _is(path, stat.S_ISREG)), None)
 
 
 def directories() -> list[str]:
     """Return the directories of authorities that exist."""
     named = [path for path in os.environ.get(DIRECTORIES_VARIABLE, "").split(":") if path]
-    return [path for path in named or DIRECTORIES if Path(path).is_dir()]
+    return [path for path in named or DIRECTORIES if _is(path, stat.S_ISDIR)]
 
 
 def missed_by_openssl() -> Iterator[str]:
@@ -51,18 +52,26 @@ def missed_by_openssl() -> Iterator[str]:
     ignored = FILE_VARIABLE in os.environ or DIRECTORIES_VARIABLE in os.environ  # by pyOpenSSL
     if whole is not None and ignored and not os.environ.get(FILE_VARIABLE):
         yield str(whole)
-    known = set() if whole is None else {_identity(whole.stat())}
+    known: set[Identity] = set()
+    if whole is not None:
+        with contextlib.suppress(OSError):  # it was removed meanwhile
+            known.add(_identity(whole.stat()))
     for directory in directories():
         files = _files(directory)
-        known |= {identity for name, identity in files if _is_hash(name)}
-        for name, identity in files:
+        known |= {identity for _, identity, hashed in files if hashed}
+        for name, identity, _ in files:
             if identity not in known:
                 known.add(identity)
                 yield f"{directory}/{name}"
 
 
-def _files(directory: str) -> list[tuple[str, Identity]]:
-    """Return name and identity of the regular files of a directory, and of those that its links lead to."""
+def _files(directory: str) -> list[tuple[str, Identity, bool]]:
+    """Return the regular files of a directory, and those that its links lead to.
+
+    Returns:
+        Of each the name, the identity, and whether it is a link by which OpenSSL finds a certificate. Another file with
+        such a name may have it for another reason: OpenSSL before 1.0, and Android, have another hash.
+    """
     found = []
     try:
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
@@ -74,8 +83,19 @@ def _files(directory: str) -> list[tuple[str, Identity]]:
         except OSError:  # a link that leads nowhere
             continue
         if stat.S_ISREG(status.st_mode):
-            found.append((entry.name, _identity(status)))
+            found.append((entry.name, _identity(status), entry.is_symlink() and _is_hash(entry.name)))
     return found
+
+
+def _is(path: str, kind: Callable[[int], bool]) -> bool:
+    """Return whether a file is of a kind. A path that can't be looked at leads to none, as for OpenSSL and Go.
+
+    `Path.is_file` raises PermissionError for a file in a directory that may not be searched, before Python 3.14.
+    """
+    try:
+        return kind(Path(path).stat().st_mode)
+    except OSError:
+        return False
 
 
 def _identity(status: os.stat_result) -> Identity:
@@ -85,4 +105,4 @@ def _identity(status: os.stat_result) -> Identity:
 def _is_hash(name: str) -> bool:
     """Return whether a file has the name by which OpenSSL finds it."""
     digits, _, number = name.partition(".")
-    return len(digits) == 8 and number.isdigit() and all(digit in "0123456789abcdef" for digit in digits)
+    return len(digits) == 8 and number.isdecimal() and all(digit in "0123456789abcdef" for digit in digits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
+from enum import StrEnum
 from fractions import Fraction
 from typing import Any
 
@@ -124,6 +125,24 @@ def test_duration_is_rounded_to_the_nearest_nanosecond(seconds: float) -> None:
         round(seconds * 1e9) / 1e9,
         math.copysign(1, round(seconds * 1e9) / 1e9),
     )
+
+
+class Step(StrEnum):
+    LOGIN = "login"
+
+
+@pytest.mark.parametrize("phase", ["login", Step.LOGIN])
+def test_durations_of_a_phase_are_added_up(phase: str) -> None:
+    metric = Metric("probe_duration_seconds", "Of each phase.", ("phase",))
+    samples = Samples()
+    samples.add_phase(metric, phase, 1.5)
+    samples.add_phase(metric, phase, 0.25)
+    assert samples.get(metric, "login") == 1.75
+
+
+def test_duration_of_a_phase_needs_a_metric_with_one_label() -> None:
+    with pytest.raises(ValueError, match="probe_labelled"):
+        Samples().add_phase(LABELLED, "login", 1.5)
 
 
 def test_sample_not_set_has_no_value() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,25 @@ async def test_context_is_kept_for_later_probes_if_its_only_probe_is_cancelled()
     await asyncio.wait([task])
     goes_on.set()
     assert await remembered("kind", settings, object) is made
+
+
+async def test_context_that_no_probe_waits_for_any_more_is_not_begun() -> None:
+    loop, goes_on = asyncio.get_running_loop(), threading.Event()
+    loop.set_default_executor(ThreadPoolExecutor(max_workers=1))
+    busy = loop.run_in_executor(None, goes_on.wait)
+    made: list[object] = []
+    settings = TLSSettings()
+    tasks = [asyncio.create_task(remembered(kind, settings, lambda: made.append(None))) for kind in (1, 1, 2)]
+    await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert not contexts._making
+    again = asyncio.create_task(remembered(1, settings, object))
+    goes_on.set()
+    assert await busy
+    assert await again is await remembered(1, settings, object)
+    assert made == []
 
 
 async def test_context_that_cannot_be_made_fails_each_waiting_probe_by_an_exception_of_its_own(

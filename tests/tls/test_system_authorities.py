@@ -61,7 +61,7 @@ def test_unknown_authority_is_not_trusted(trusts: Trusts) -> None:
     assert [trusts(name) for name in LEAVES] == [False, False, False]
 
 
-@pytest.mark.parametrize("name", ["my-ca.crt", "README", "0123abcd", ".hidden"])
+@pytest.mark.parametrize("name", ["my-ca.crt", "README", "0123abcd", "0123abcd.0", ".hidden", "latin1-\udcff.pem"])
 def test_file_of_the_directory_is_trusted_without_a_link(trusts: Trusts, system: Path, pki: Path, name: str) -> None:
     shutil.copy(pki / "root.pem", system / name)
     (system / "garbage.pem").write_text("no certificate")
@@ -93,10 +93,10 @@ def test_named_directories_replace_those_of_the_system(
     trusts: Trusts, system: Path, pki: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(pki / "self_signed.pem", system / "self_signed.crt")
-    for name in ("one", "two"):
+    for name in ("one", "two\udcff"):
         (tmp_path / name).mkdir()
-    shutil.copy(pki / "root.pem", tmp_path / "two" / "ca.crt")
-    monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path}/one:{tmp_path}/none:{tmp_path}/two")
+    shutil.copy(pki / "root.pem", tmp_path / "two\udcff" / "ca.crt")
+    monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path}/one:{tmp_path}/none:{tmp_path}/two\udcff")
     assert [trusts(name) for name in LEAVES] == [True, True, False]
     shutil.copy(pki / "self_signed.pem", system / "bundle.crt")  # which still counts
     assert trusts("self_signed")
@@ -133,6 +133,24 @@ def test_unreadable_directory_has_no_files(system: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(os, "scandir", denied)
     assert [*system_authorities.missed_by_openssl()] == []
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_path_that_cannot_be_looked_at_does_not_exist(
+    trusts: Trusts, system: Path, pki: Path, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a path in a directory that may not be searched, which is allowed to the root of these tests."""
+    shutil.copy(pki / "root.pem", system / "ca.crt")
+    shutil.copy(pki / "self_signed.pem", system / "bundle.crt")
+    monkeypatch.setenv(variable, f"/{'name' * 100}")
+    by_directory = variable == "SSL_CERT_FILE"
+    assert [trusts(name) for name in LEAVES] == [by_directory, by_directory, True]
+
+
+def test_bundle_removed_meanwhile_is_no_error(system: Path, pki: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(pki / "root.pem", system / "ca.crt")
+    monkeypatch.setattr(system_authorities, "bundle", lambda: system / "none")
+    assert [*system_authorities.missed_by_openssl()] == [str(system / "bundle.crt"), str(system / "ca.crt")]
 
 
 def test_bundle_is_not_loaded_twice(system: Path, pki: Path, monkeypatch: pytest.MonkeyPatch) -> None:
