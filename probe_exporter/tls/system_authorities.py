@@ -12,6 +12,8 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from probe_exporter.prober.failure import check_files
+
 FILE_VARIABLE, DIRECTORIES_VARIABLE = "SSL_CERT_FILE", "SSL_CERT_DIR"
 """Environment variables that replace `BUNDLES` and `DIRECTORIES`: a path, and paths with colons between them."""
 
@@ -47,6 +49,9 @@ def missed_by_openssl() -> Iterator[str]:
 
     These are files of the directories without a link to them, and the bundle if a variable is set that does not name
     another. Some may hold no certificate.
+
+    Raises:
+        OutOfFiles: no file descriptor is left.
     """
     whole = bundle()
     ignored = FILE_VARIABLE in os.environ or DIRECTORIES_VARIABLE in os.environ  # by pyOpenSSL
@@ -71,11 +76,15 @@ def _files(directory: str) -> list[tuple[str, Identity, bool]]:
     Returns:
         Of each the name, the identity, and whether it is a link by which OpenSSL finds a certificate. Another file with
         such a name may have it for another reason: OpenSSL before 1.0, and Android, have another hash.
+
+    Raises:
+        OutOfFiles: no file descriptor is left.
     """
     found = []
     try:
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
-    except OSError:
+    except OSError as error:
+        check_files(error, f"reading {directory}")  # a context without these authorities would be kept
         return []
     for entry in entries:
         try:
