@@ -6,7 +6,6 @@ makes them. A certificate that somebody mounts into a container's ``/etc/ssl/cer
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -59,8 +58,11 @@ def missed_by_openssl() -> Iterator[str]:
         yield str(whole)
     known: set[Identity] = set()
     if whole is not None:
-        with contextlib.suppress(OSError):  # it was removed meanwhile
-            known.add(_identity(whole.stat()))
+        try:
+            with whole.open("rb") as file:
+                known.add(_identity(os.fstat(file.fileno())))
+        except OSError as error:  # OpenSSL could not read it either, and did not say so
+            check_files(error, f"reading {whole}")
     for directory in directories():
         files = _files(directory)
         known |= {identity for _, identity, hashed in files if hashed}
@@ -84,7 +86,7 @@ def _files(directory: str) -> list[tuple[str, Identity, bool]]:
     try:
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
     except OSError as error:
-        check_files(error, f"reading {directory}")  # a context without these authorities would be kept
+        check_files(error, f"reading {directory}")
         return []
     for entry in entries:
         try:

@@ -137,17 +137,19 @@ def test_unreadable_directory_has_no_files(system: Path, monkeypatch: pytest.Mon
     assert [*system_authorities.missed_by_openssl()] == []
 
 
+@pytest.mark.parametrize(("where", "what"), [(os, "scandir"), (Path, "open")], ids=["directory", "bundle"])
 async def test_context_is_made_again_after_file_descriptors_ran_out(
-    system: Path, monkeypatch: pytest.MonkeyPatch
+    system: Path, where: object, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without them OpenSSL reads no authorities, and says nothing."""
 
-    def exhausted(path: str) -> object:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+    def exhausted(*arguments: object) -> object:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
+    await loading.load()
     context.forget_contexts()
     with monkeypatch.context() as patched:
-        patched.setattr(os, "scandir", exhausted)
+        patched.setattr(where, what, exhausted)
         with pytest.raises(OutOfFiles, match="no file descriptor left"):
             await loading.client_context(TLSSettings())
     assert await loading.client_context(TLSSettings()) is await loading.client_context(TLSSettings())
