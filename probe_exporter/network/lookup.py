@@ -82,7 +82,7 @@ class Resolver:
 async def lookup(
     host: str, family: int = 0, *, resolver: Resolver | None = None, as_written: bool = False
 ) -> list[str]:
-    """Return the addresses of `host`: IPv4 before IPv6, each in the resolver's order.
+    """Return the addresses of `host`: those of A records before those of AAAA records, each in the resolver's order.
 
     Args:
         host: a name; anything beyond ASCII is encoded by IDNA (UTS 46).

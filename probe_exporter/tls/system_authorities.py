@@ -6,11 +6,12 @@ makes them. A certificate that somebody mounts into a container's ``/etc/ssl/cer
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+from probe_exporter.prober.failure import check_files
 
 FILE_VARIABLE, DIRECTORIES_VARIABLE = "SSL_CERT_FILE", "SSL_CERT_DIR"
 """Environment variables that replace `BUNDLES` and `DIRECTORIES`: a path, and paths with colons between them."""
@@ -47,6 +48,9 @@ def missed_by_openssl() -> Iterator[str]:
 
     These are files of the directories without a link to them, and the bundle if a variable is set that does not name
     another. Some may hold no certificate.
+
+    Raises:
+        OutOfFiles: no file descriptor is left.
     """
     whole = bundle()
     ignored = FILE_VARIABLE in os.environ or DIRECTORIES_VARIABLE in os.environ  # by pyOpenSSL
@@ -54,8 +58,11 @@ def missed_by_openssl() -> Iterator[str]:
         yield str(whole)
     known: set[Identity] = set()
     if whole is not None:
-        with contextlib.suppress(OSError):  # it was removed meanwhile
-            known.add(_identity(whole.stat()))
+        try:
+            with whole.open("rb") as file:
+                known.add(_identity(os.fstat(file.fileno())))
+        except OSError as error:  # OpenSSL could not read it either, and did not say so
+            check_files(error, f"reading {whole}")
     for directory in directories():
         files = _files(directory)
         known |= {identity for _, identity, hashed in files if hashed}
@@ -71,11 +78,15 @@ def _files(directory: str) -> list[tuple[str, Identity, bool]]:
     Returns:
         Of each the name, the identity, and whether it is a link by which OpenSSL finds a certificate. Another file with
         such a name may have it for another reason: OpenSSL before 1.0, and Android, have another hash.
+
+    Raises:
+        OutOfFiles: no file descriptor is left.
     """
     found = []
     try:
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
-    except OSError:
+    except OSError as error:
+        check_files(error, f"reading {directory}")
         return []
     for entry in entries:
         try:

@@ -27,6 +27,7 @@ VERDICTS: Mapping[str, tuple[Mapping[str, str], bool]] = {
     "a file of another": ({"SSL_CERT_FILE": "pki/self_signed.pem"}, False),
     "a file without certificates": ({"SSL_CERT_FILE": "modules.yml"}, False),
     "a directory without links": ({"SSL_CERT_DIR": "mounted"}, True),
+    "a directory with a file that has another hash for a name": ({"SSL_CERT_DIR": "hashed"}, True),
     "several directories": ({"SSL_CERT_DIR": "nowhere:empty:mounted"}, True),
     "an empty directory": ({"SSL_CERT_DIR": "empty"}, False),
     "a directory and a file": ({"SSL_CERT_FILE": "pki/self_signed.pem", "SSL_CERT_DIR": "mounted"}, True),
@@ -38,10 +39,12 @@ VERDICTS: Mapping[str, tuple[Mapping[str, str], bool]] = {
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the working directory of both, with certificates."""
     directory = tmp_path_factory.mktemp("authorities")
-    for name in ("pki", "empty", "mounted"):
+    for name in ("pki", "empty", "mounted", "hashed"):
         (directory / name).mkdir()
     pki = Pki(directory / "pki").directory
     shutil.copy(pki / "root.pem", directory / "mounted" / "my-ca.crt")
+    shutil.copy(pki / "root.pem", directory / "hashed" / "0123abcd.0")
+    shutil.copy(pki / "self_signed.pem", directory / "hashed" / "latin1-\udcff.pem")
     (directory / "modules.yml").write_text(MODULES)
     return directory
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,8 @@ import pytest
 from cryptography import x509
 from OpenSSL import crypto
 
-from probe_exporter.tls import context, system_authorities
+from probe_exporter.prober.failure import OutOfFiles
+from probe_exporter.tls import context, loading, system_authorities
 from probe_exporter.tls.settings import TLSSettings
 from tests.targets import Pki
 
@@ -133,6 +135,25 @@ def test_unreadable_directory_has_no_files(system: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(os, "scandir", denied)
     assert [*system_authorities.missed_by_openssl()] == []
+
+
+@pytest.mark.parametrize(("where", "what"), [(os, "scandir"), (Path, "open")], ids=["directory", "bundle"])
+async def test_context_is_made_again_after_file_descriptors_ran_out(
+    system: Path, where: object, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them OpenSSL reads no authorities, and says nothing."""
+
+    def exhausted(*arguments: object) -> object:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    await loading.load()
+    context.forget_contexts()
+    with monkeypatch.context() as patched:
+        patched.setattr(where, what, exhausted)
+        with pytest.raises(OutOfFiles, match="no file descriptor left"):
+            await loading.client_context(TLSSettings())
+    assert await loading.client_context(TLSSettings()) is await loading.client_context(TLSSettings())
+    context.forget_contexts()
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
