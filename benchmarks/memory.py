@@ -154,7 +154,7 @@ def _remember_bytecode(directory: Path) -> None:
     """Start once, so that Python has compiled the sources, as an installer does."""
     modules = {name: {"prober": name} for name in ("http", "tcp", "icmp", "grpc", "websocket")}
     (directory / "first.yml").write_text(yaml.safe_dump({"modules": modules}))
-    for flags in ([], ["--config.file=first.yml"]):
+    for flags in ([], ["--config.file=first.yml"], ["--workers=2"]):
         with exporters.ours_from_scratch(directory, *flags, **_bytecode(directory)):
             pass
 
