@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -21,7 +21,7 @@ from benchmarks.probes import PROBES, Probe
 from benchmarks.targets import serving
 from probe_exporter.version import VERSION
 from tests import exporters
-from tests.exporters import find_peer, probe_path
+from tests.exporters import Server, find_peer, probe_path
 from tests.targets import Pki
 
 Rounds = dict[str, list[Measurement]]
@@ -86,40 +86,46 @@ def run(probes: Sequence[Probe], rounds: int, load: Load, cores: machine.Cores, 
         workers: processes of our exporter; the original uses all cores in one.
     """
     results: dict[str, Rounds] = {}
+    if find_peer("blackbox_exporter") is None:
+        _say("blackbox_exporter is not installed (see PROBE_EXPORTER_PEERS): measuring ours alone")
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as running:
         directory = Path(name)
         Pki(directory)
         with machine.on(cores.targets):
             ports = running.enter_context(serving(directory))
-        everybody = []
-        for start in _installed():
-            ours = start is exporters.ours_from_scratch
-            modules = {probe.name: dict(probe.module) for probe in probes if ours or probe.budget}
-            config = directory / f"{start.__name__}.yml"
-            config.write_text(yaml.safe_dump({"modules": modules}))
-            flags = [f"--workers={workers}"] if ours and workers > 1 else []
-            with machine.on(cores.exporters):
-                everybody.append(running.enter_context(start(directory, f"--config.file={config}", *flags)))
         running.enter_context(machine.on(cores.load))
         for probe in probes:
             path = probe_path(module=probe.name, target=probe.target.format(**ports))
-            started = everybody if probe.budget else everybody[:1]
-            for exporter in started:
-                measure(exporter, path, WARM_UP)
-            results[probe.name] = {exporter.name: [] for exporter in started}
-            for number in range(rounds):
-                _say(f"{probe.name}, round {number + 1} of {rounds}")
+            with _started(directory, probe, cores, workers) as started:
                 for exporter in started:
-                    results[probe.name][exporter.name].append(measure(exporter, path, load))
+                    measure(exporter, path, WARM_UP)
+                results[probe.name] = {exporter.name: [] for exporter in started}
+                for number in range(rounds):
+                    _say(f"{probe.name}, round {number + 1} of {rounds}")
+                    for exporter in started:
+                        results[probe.name][exporter.name].append(measure(exporter, path, load))
     return results
+
+
+@contextlib.contextmanager
+def _started(directory: Path, probe: Probe, cores: machine.Cores, workers: int) -> Iterator[Sequence[Server]]:
+    """Run the exporters that have this probe. New ones for each: after HTTP/2 and 3 the original holds 300 MiB."""
+    config = directory / "blackbox.yml"
+    config.write_text(yaml.safe_dump({"modules": {probe.name: dict(probe.module)}}))
+    with contextlib.ExitStack() as running:
+        everybody = []
+        for start in _installed():
+            ours = start is exporters.ours_from_scratch
+            flags = [f"--workers={workers}"] if ours and workers > 1 else []
+            if ours or probe.budget:
+                with machine.on(cores.exporters):
+                    everybody.append(running.enter_context(start(directory, f"--config.file={config}", *flags)))
+        yield everybody
 
 
 def _installed() -> list[exporters.Start]:
     """Return the start functions of both exporters, or of ours alone if the original is not installed."""
-    if find_peer("blackbox_exporter") is None:
-        _say("blackbox_exporter is not installed (see PROBE_EXPORTER_PEERS): measuring ours alone")
-        return [exporters.ours_from_scratch]
-    return [exporters.ours_from_scratch, exporters.original]
+    return [exporters.ours_from_scratch, *([exporters.original] if find_peer("blackbox_exporter") else [])]
 
 
 def interpreter() -> str:
