@@ -26,7 +26,7 @@ from probe_exporter.settings.fields import Written
 from tests.exporters import ROOT
 from tests.peers.golden import hold
 
-OURS_ALONE = {"wrap", "restart", "start_tls"}
+OURS_ALONE = {"wrap", "restart", "start_tls", "start_tls_in_phase"}
 """Methods of a connection that the exporter itself calls; probers have functions for it."""
 
 LOOPS = set(dir(asyncio.Protocol))

@@ -299,6 +299,16 @@ class Connection:
             raise self._error or ProbeFailed(Reason.CONNECT_CLOSED, "the connection is closed")
 
     async def start_tls(self, probe: Probe, secure: Secure) -> None:
+        """Start TLS, as a phase of its own of the probe.
+
+        Raises:
+            ProbeFailed: as `start_tls_in_phase`.
+        """
+        with probe.phase("tls") as phase:
+            phase.about = secure.server_name
+            await self.start_tls_in_phase(probe, secure)
+
+    async def start_tls_in_phase(self, probe: Probe, secure: Secure) -> None:
         """Start TLS, after `dial` or in the middle of a dialogue (STARTTLS), in the current phase of the probe.
 
         Raises:

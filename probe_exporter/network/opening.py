@@ -111,7 +111,7 @@ async def start_tls(
     await loading.load()
     with probe.phase("tls", seconds) as phase:
         phase.about = name
-        await connection.start_tls(probe, Secure(await loading.client_context(settings), name))
+        await connection.start_tls_in_phase(probe, Secure(await loading.client_context(settings), name))
     assert connection.handshake is not None
     metrics.report_handshake(probe, connection.handshake)
 
@@ -182,9 +182,7 @@ async def _dial_one(
         connection.connect_seconds = connection.opened_at - started
     if secure is not None:
         try:
-            with probe.phase("tls") as handshake:
-                handshake.about = secure.server_name
-                await connection.start_tls(probe, secure)
+            await connection.start_tls(probe, secure)
         except BaseException:
             connection.abort()
             raise

@@ -239,9 +239,7 @@ class _WebsocketProbe:
         probe, config = self._probe, self._client.tls_config
         if self._url.secure:
             secure = Secure(await loading.client_context(config), config.server_name or self._url.host)
-            with probe.phase("tls") as phase:
-                phase.about = secure.server_name
-                await connection.start_tls(probe, secure)
+            await connection.start_tls(probe, secure)
             assert connection.handshake is not None
             metrics.report_handshake(probe, connection.handshake)
         probe.log("Requesting the upgrade", url=probe.target, host=request.host)

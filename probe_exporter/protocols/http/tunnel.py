@@ -111,9 +111,7 @@ async def dial(
         connection.connect_seconds = time.perf_counter() - started
         probe.log("Connected to the proxy" if forwarded else "Connected through the proxy", proxy=str(proxy))
         if secure is not None:
-            with probe.phase("tls") as handshake:
-                handshake.about = secure.server_name
-                await connection.start_tls(probe, secure)
+            await connection.start_tls(probe, secure)
     except BaseException:
         connection.abort()
         raise
