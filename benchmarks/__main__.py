@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -18,11 +17,10 @@ import yaml
 from benchmarks import machine
 from benchmarks.measure import AS_PROMETHEUS, Load, Measurement, measure
 from benchmarks.probes import PROBES, Probe
-from benchmarks.targets import serving
+from benchmarks.targets import configured, serving
 from probe_exporter.version import VERSION
 from tests import exporters
 from tests.exporters import Server, find_peer, probe_path
-from tests.targets import Pki
 
 Rounds = dict[str, list[Measurement]]
 
@@ -88,9 +86,7 @@ def run(probes: Sequence[Probe], rounds: int, load: Load, cores: machine.Cores, 
     results: dict[str, Rounds] = {}
     if find_peer("blackbox_exporter") is None:
         _say("blackbox_exporter is not installed (see PROBE_EXPORTER_PEERS): measuring ours alone")
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as running:
-        directory = Path(name)
-        Pki(directory)
+    with configured({}) as directory, contextlib.ExitStack() as running:
         with machine.on(cores.targets):
             ports = running.enter_context(serving(directory))
         running.enter_context(machine.on(cores.load))

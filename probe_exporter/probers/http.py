@@ -385,13 +385,13 @@ class _HttpProbe:
         if not self._follower.refused or hold:
             as_json = by_cel or plan.reads_json
             read = await self._read_body(exchange, hold=hold, default_limit=DEFAULT_MAX_JSON_BYTES if as_json else 0)
-            if read is None or not (by_regexp or by_cel):
-                pass
-            elif not by_cel and read.whole is not None and len(read.whole) <= checks.MAX_INLINE_BYTES:
-                self._validate(self._check_short_body, read.whole)
-            else:
-                with self._probe.phase("validation"):
-                    await self._check_body(read, by_cel)
+            if read is not None and (by_regexp or by_cel):
+                whole = None if by_cel else read.whole
+                if whole is not None and len(whole) <= checks.MAX_INLINE_BYTES:
+                    self._validate(self._check_short_body, whole)
+                else:
+                    with self._probe.phase("validation"):
+                        await self._check_body(read, by_cel)
         if plan.checks_connection:
             self._validate(self._check_connection, exchange)
         else:

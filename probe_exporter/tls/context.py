@@ -262,7 +262,7 @@ async def _make(key: Hashable, stamp: Stamp, make: Callable[[], Context]) -> Con
 
 def _keep(work: tuple[object, Hashable, Stamp], made: asyncio.Future[Any]) -> None:
     """Keep a context, unless it could not be made, or the configuration has changed meanwhile."""
-    usable = not made.cancelled() and made.exception() is None  # asked even if nobody waits: asyncio logs it otherwise
+    usable = not made.cancelled() and made.exception() is None  # asyncio logs an exception that nobody asks for
     making = _making.get(work)
     if making is None or making.result is not made:
         return

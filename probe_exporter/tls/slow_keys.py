@@ -8,7 +8,7 @@ milliseconds with OpenSSL 4.0 in 2026:
 * Brainpool's curves and secp256k1: 0.3 to 0.9.
 * Curves over binary fields: 2.4 with sect571r1.
 
-The original takes none of these keys.
+The original refuses all of these keys.
 """
 
 from __future__ import annotations

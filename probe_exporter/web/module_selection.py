@@ -87,8 +87,6 @@ def with_parameters(module: Module, parameters: Mapping[str, str]) -> Module:
     Raises:
         Refused: with 400: a parameter is invalid, or conflicts with the module's settings.
     """
-    if module.fill is None and not parameters.get("hostname"):  # nearly always
-        return module
     try:
         return module.prepared(parameters)
     except ValueError as conflict:

@@ -221,19 +221,24 @@ def chain_with_slow_keys(directory: Path, length: int) -> Path:
     return directory / "chain.pem"
 
 
-@pytest.mark.parametrize("length", [12, 60])
-@pytest.mark.slow
-async def test_handshake_with_slow_keys_shares_the_loop(pki: Pki, tmp_path: Path, length: int) -> None:
+def with_slow_keys(directory: Path, length: int) -> Play:
+    """Return a server whose chain is that of `chain_with_slow_keys`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chain_with_slow_keys(tmp_path, length), tmp_path / "chain.key")
+    context.load_cert_chain(chain_with_slow_keys(directory, length), directory / "chain.key")
 
     def play(client: socket.socket) -> None:
         with suppress(ssl.SSLError, OSError), context.wrap_socket(client, server_side=True):
             client.recv(1)
 
+    return play
+
+
+@pytest.mark.parametrize("length", [12, 60])
+@pytest.mark.slow
+async def test_handshake_with_slow_keys_shares_the_loop(pki: Pki, tmp_path: Path, length: int) -> None:
     settings = TLSSettings(ca_file=str(pki.directory / "root.pem"))
     secure = Secure(ClientContext(settings, ()), "localhost")
-    async with server(play) as port:
+    async with server(with_slow_keys(tmp_path, length)) as port:
         with turns() as taken, pytest.raises(ProbeFailed):
             await dial(a_probe(), ["127.0.0.1"], port, secure=secure)
     expect_cheaper(max(taken), limit(), "a turn of the event loop")
@@ -245,16 +250,9 @@ async def test_short_chain_with_slow_keys_is_refused_before_a_signature_is_check
     pki: Pki, tmp_path: Path, length: int, refused: bool
 ) -> None:
     """It is handled on the event loop, where OpenSSL checks the whole chain in one turn: with 4 such keys 23 ms."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chain_with_slow_keys(tmp_path, length), tmp_path / "chain.key")
-
-    def play(client: socket.socket) -> None:
-        with suppress(ssl.SSLError, OSError), context.wrap_socket(client, server_side=True):
-            client.recv(1)
-
     settings = TLSSettings(ca_file=str(pki.directory / "root.pem"))
     secure = Secure(ClientContext(settings, ()), "localhost")
-    async with server(play) as port:
+    async with server(with_slow_keys(tmp_path, length)) as port:
         with pytest.raises(VerificationFailed) as over_tcp:
             await dial(a_probe(), ["127.0.0.1"], port, secure=secure)
     sent = [certificates.read(one) for one in x509.load_pem_x509_certificates((tmp_path / "chain.pem").read_bytes())]

@@ -1,4 +1,4 @@
-"""Test which certificate authorities of the system are trusted, whatever their files are called."""
+"""Test which certificate authorities of the system are trusted, also in files with unusual names."""
 
 from __future__ import annotations
 
