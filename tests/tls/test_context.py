@@ -190,6 +190,39 @@ async def test_context_made_during_a_reload_is_not_kept(bundle: Bundle, many: by
     assert not contexts._contexts
 
 
+def sparse(file: Path, size: int) -> str:
+    """Make a file of some bytes that takes no room, and return its path."""
+    file.touch()
+    os.truncate(file, size)
+    return str(file)
+
+
+@pytest.mark.parametrize("inline", [True, False], ids=["ca", "ca_file"])
+async def test_contexts_are_limited_by_the_bytes_of_their_authorities(tmp_path: Path, inline: bool) -> None:
+    """Two of these fit within the limit. The one that was not used for longest is dropped."""
+
+    def large(name: str) -> TLSSettings:
+        size = contexts.MAX_CONTEXTS_BYTES // contexts._BYTES_OF_ONE * 2 // 5
+        return TLSSettings(ca=name * size) if inline else TLSSettings(ca_file=sparse(tmp_path / name, size))
+
+    first, second, third = large("1"), large("2"), large("3")
+    made = [await remembered("kind", settings, object) for settings in (first, second)]
+    assert await remembered("kind", first, object) is made[0]
+    await remembered("kind", third, object)
+    assert await remembered("kind", first, object) is made[0]
+    assert await remembered("kind", second, object) is not made[1]
+
+
+async def test_context_larger_than_the_limit_is_kept_until_another_one_is_made(tmp_path: Path) -> None:
+    """It would be made again for each probe otherwise."""
+    huge = TLSSettings(ca_file=sparse(tmp_path / "huge", contexts.MAX_CONTEXTS_BYTES))
+    small = TLSSettings(insecure_skip_verify=True)
+    made = await remembered("kind", huge, object)
+    assert await remembered("kind", huge, object) is made
+    await remembered("kind", small, object)
+    assert await remembered("kind", huge, object) is not made
+
+
 def _site(pki: Pki) -> Site:
     return Site({"/": reply(200, b"")}, Tls(), pki.directory)
 
