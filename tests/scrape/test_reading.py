@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from probe_exporter.exposition import formats
-from probe_exporter.scrape.page import Hashes, Page
+from probe_exporter.scrape.page import MAX_LABEL_NAMES, MAX_LABEL_NAMES_OF_PAGE, Hashes, Page
 from probe_exporter.scrape.reading import FORMATS, accept, announced, free
 from tests.cost import short_turns
 
@@ -64,6 +64,18 @@ async def test_page_is_freed_in_short_turns() -> None:
         await page.freed.wait()
     assert page.families == []
     assert list(page.take_apart()) == []
+
+
+def test_names_of_labels_are_kept_up_to_a_number() -> None:
+    page = Page(1_000_000)
+    labels = tuple((f"l{number}", "1") for number in range(MAX_LABEL_NAMES - 1))
+    for number in range(2 * MAX_LABEL_NAMES_OF_PAGE // MAX_LABEL_NAMES):
+        family = page.begin(f"a{number}", "histogram")
+        for bucket in ("1", "2"):
+            page.take(family, family.name, (*labels, ("le", bucket)), 1.0, "le")
+    names = [len(family.labels) for family in page.families]
+    assert set(names) == {MAX_LABEL_NAMES - 1, 0}
+    assert 0 <= sum(names) - MAX_LABEL_NAMES_OF_PAGE < MAX_LABEL_NAMES
 
 
 def test_hash_is_new_once() -> None:
