@@ -23,10 +23,10 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.cache import remembered
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http.response import Headers, Response
-from probe_exporter.protocols.http.tokens import is_token
+from probe_exporter.protocols.http.syntax import is_token
 
 MAX_HEAD_BYTES = 10 * 1024 * 1024
 """Bytes of a response's status line and header fields, informational responses included: the original's limit."""

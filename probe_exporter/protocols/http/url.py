@@ -8,8 +8,8 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote, urljoin
 
 from probe_exporter.addresses import literals
-from probe_exporter.addresses.cache import MAX_USUAL_BYTES, remembered
 from probe_exporter.addresses.host_names import to_ascii
+from probe_exporter.cache import MAX_USUAL_BYTES, remembered
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
