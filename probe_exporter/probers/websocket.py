@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.cache import remembered
 from probe_exporter.network import opening
 from probe_exporter.network.address_choice import choose_address
 from probe_exporter.network.connection import Connection, Secure

@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from aiohttp.helpers import rfc822_formatted_time
 
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.cache import remembered
 from probe_exporter.web.parameters import wants_gzip
 from probe_exporter.web.request import WebRequest
 
