@@ -24,6 +24,7 @@ from OpenSSL import SSL, crypto
 from OpenSSL._util import lib as openssl
 
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
+from probe_exporter.prober.sharing import shared_result
 from probe_exporter.settings.fields import encode
 from probe_exporter.tls import system_authorities, verifications
 from probe_exporter.tls.certificates import UNREADABLE
@@ -268,7 +269,7 @@ async def _make(key: Hashable, stamp: Stamp, size: int, make: Callable[[], Conte
         making.result.add_done_callback(lambda made: _keep(work, made, size))
     making.waiting += 1
     try:
-        return cast("Context", await asyncio.shield(making.result))
+        return cast("Context", await shared_result(making.result))
     except ProbeFailed as failed:  # an exception of its own, because other probes raise this one too
         raise type(failed)(failed.reason, failed.message) from None
     finally:
