@@ -23,7 +23,13 @@ async def shared_result(work: asyncio.Future[T]) -> T:
     """
     try:
         await asyncio.wait((work,))
-    finally:
-        if work.done() and not work.cancelled():
-            work.exception()  # asyncio logs an exception that nobody asks for
+    except asyncio.CancelledError:
+        work.add_done_callback(_retrieve)
+        raise
     return work.result()
+
+
+def _retrieve(work: asyncio.Future[T]) -> None:
+    """Keep asyncio from logging an exception that nobody asks for."""
+    if not work.cancelled():
+        work.exception()

@@ -70,3 +70,17 @@ async def test_work_that_fails_as_its_only_waiter_is_cancelled_is_not_logged(
     del work, task
     gc.collect()
     assert not caplog.records
+
+
+async def test_work_that_fails_after_its_only_waiter_was_cancelled_is_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    work: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    (task,) = await waiting(work, 1)
+    task.cancel()
+    await asyncio.wait([task])
+    work.set_exception(LookupError("failed"))
+    await asyncio.sleep(0)
+    del work, task
+    gc.collect()
+    assert not caplog.records
