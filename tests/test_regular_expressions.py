@@ -86,7 +86,7 @@ USES = {
     "probe_exporter/web/answers.py": {"_UNFIT": FIXED},
     "probe_exporter/web/authentication.py": {"_HASH": OURS},
     "probe_exporter/web/history.py": {"_UNIX": BOUNDED, "_RFC_3339": BOUNDED, "_since": BOUNDED, "_limit": RUN},
-    "probe_exporter/web/listening.py": {"_CONTROL": OURS, "_BAD_ESCAPE": OURS},
+    "probe_exporter/web/listening.py": {"_CONTROL": OURS, "_BAD_IN_HOST": OURS, "_BAD_ESCAPE": OURS},
     "probe_exporter/web/metadata.py": {"_libraries": OURS},
     "probe_exporter/web/parameters.py": {"_BAD_ESCAPE": FIXED, "wants_gzip": RUN},
     "probe_exporter/web/usual_heads.py": {"_LINE": RUN},

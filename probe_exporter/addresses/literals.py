@@ -8,6 +8,8 @@ import socket
 from probe_exporter.cache import MAX_USUAL_BYTES, remembered
 from probe_exporter.prober.failure import ProbeFailed, Reason
 
+MAX_INTERFACE_INDEX = 2**32 - 1
+
 MAX_LITERAL_CACHE_BYTES = 10 << 20
 """For the hosts of 20,000 targets, each some 240 bytes, in one of the two generations of a cache."""
 
@@ -40,10 +42,22 @@ def socket_address(address: str, port: int) -> tuple[str, int] | tuple[str, int,
     if version(address) == 4:
         return address, port
     bare, _, zone = address.partition("%")
+    return bare, port, 0, _index(zone) if zone else 0
+
+
+def _index(zone: str) -> int:
+    """Return the number of an interface, given that or its name.
+
+    Raises:
+        ProbeFailed: this machine has no such interface.
+    """
     try:
-        return bare, port, 0, (int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)) if zone else 0
-    except OSError:
-        raise ProbeFailed(Reason.TARGET_INVALID, f"this machine has no interface {zone!r}") from None
+        number = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+        if number <= MAX_INTERFACE_INDEX:  # sockets take the lower 32 bits of a larger one
+            return number
+    except (OSError, ValueError):  # ValueError: a NUL in a name, or thousands of digits
+        pass
+    raise ProbeFailed(Reason.TARGET_INVALID, f"this machine has no interface {zone!r}")
 
 
 @remembered()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def config_files(given: Sequence[str], directories: Sequence[Path]) -> list[Path
         found += [DEFAULT_FILE] if DEFAULT_FILE.is_file() else _yaml_files(library())
     for directory in directories:
         found += _yaml_files(checked_directory(directory))
-    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
+    # Path.resolve would raise RuntimeError for a symbolic link to itself; reading the file reports that.
+    return list({os.path.realpath(path): path for path in reversed(found)}.values())[::-1]
 
 
 def _named(name: str) -> list[Path]:
@@ -44,9 +46,10 @@ def _named(name: str) -> list[Path]:
     if path.exists() or not glob.has_magic(name):
         return [path]
     matches = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207  # may be absolute
-    if not matches:
+    files = [match for match in matches if match.is_file()]
+    if not files:
         raise LoaderError(f"no file matches {name}")
-    return [match for match in matches if match.is_file()]
+    return files
 
 
 def _yaml_files(directory: Path) -> list[Path]:

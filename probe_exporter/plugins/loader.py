@@ -174,11 +174,12 @@ def _shipped_files() -> list[Path]:
 
 def _files(directories: Sequence[Path]) -> Iterator[_Unloaded]:
     """Find the probers of the given directories; a file that two paths lead to, or that is shipped, counts once."""
-    seen = {path.resolve() for path in _shipped_files()} if directories else set()
+    seen = {os.path.realpath(path) for path in _shipped_files()} if directories else set()
     for directory in map(checked_directory, directories):
         for path in _prober_files(directory):
-            if path.resolve() not in seen:
-                seen.add(path.resolve())
+            real = os.path.realpath(path)
+            if real not in seen:
+                seen.add(real)
                 yield _file(path)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISSOCK
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 BACKLOG = 4096
 """The backlog of connections to accept: a large Prometheus opens thousands at once."""
@@ -22,6 +23,9 @@ FIRST_INHERITED = 3
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
+_BAD_IN_HOST = re.compile(r"[ \\^`{|}]")
+_OF_URLS = "%/:?#[]@!$&'()*+,;=~"
+"""What an external URL may have beside letters, digits and ``_.-``; all else is percent-encoded in a redirect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +227,7 @@ def place(external_url: str | None, route_prefix: str | None, addresses: Sequenc
 
     Args:
         external_url: ``--web.external-url``; None to make one of the host name and the first port.
-        route_prefix: ``--web.route-prefix``; None for the path of the external URL.
+        route_prefix: ``--web.route-prefix``; None or empty for the path of the external URL.
         addresses: the addresses for `open_all`; empty if sockets are inherited.
 
     Raises:
@@ -237,11 +241,24 @@ def place(external_url: str | None, route_prefix: str | None, addresses: Sequenc
         url, path = f"http://{socket.gethostname()}:{port}", ""
     else:
         url, path = _split_url(external_url)
-    trimmed = (path if route_prefix is None else route_prefix).strip("/")
-    prefix = f"/{trimmed}/" if trimmed else "/"
+    prefix = _clean(route_prefix or path)
     # Without an external URL, a request for the root is redirected to the route prefix.
-    front = f"{url}{path}" if external_url else prefix
+    front = _encoded(f"{url}{path}", _OF_URLS) if external_url else _encoded(prefix, "/")
     return Place(prefix, front), f"{url}{path}"
+
+
+def _encoded(text: str, safe: str) -> str:
+    """Percent-encode what is neither a letter or digit of ASCII, nor one of ``_.-~`` or of these characters."""
+    return quote(text, safe, errors="surrogateescape")
+
+
+def _clean(path: str) -> str:
+    """Return a path that begins and ends with a slash, without empty segments, ``.`` and ``..``.
+
+    The paths of requests are cleaned in the same way, so another prefix would be out of reach.
+    """
+    clean = posixpath.normpath("/" + path.strip("/"))
+    return clean if clean == "/" else f"{clean}/"
 
 
 def _split_url(text: str) -> tuple[str, str]:
@@ -255,8 +272,15 @@ def _split_url(text: str) -> tuple[str, str]:
         _ = parts.port
     except ValueError as error:
         raise ListenError(f"external URL {text!r} is not a URL: {error}") from error
+    if _BAD_IN_HOST.search(parts.netloc):
+        raise ListenError(f"external URL {text!r} is not a URL: its host has a character that no host may have")
     path = parts.path.rstrip("/")
+    if parts.netloc:
+        return f"{parts.scheme}://{parts.netloc}" if parts.scheme else f"//{parts.netloc}", path
     if path and not path.startswith("/"):
+        if parts.scheme:  # `host:port`, which is a scheme without a path
+            return "", ""
+        if ":" in path.partition("/")[0]:
+            raise ListenError(f"external URL {text!r}: a host with a port needs http:// before it")
         path = f"/{path}"
-    before = f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
-    return before, path
+    return "", path

@@ -93,6 +93,14 @@ async def test_reload_keeps_config_if_file_is_bad(setup: Setup) -> None:
     assert (setup.modules, setup.successful, setup.stamp) == ({"one"}, 0, stamp)
 
 
+async def test_reload_keeps_config_if_file_is_a_link_to_itself(setup: Setup) -> None:
+    setup.file.unlink()
+    setup.file.symlink_to(setup.file)
+    with pytest.raises(ConfigError, match="Too many levels of symbolic links"):
+        await setup.configuration.reload()
+    assert (setup.modules, setup.successful) == ({"one"}, 0)
+
+
 async def test_reload_refuses_bad_file_each_time(setup: Setup) -> None:
     setup.file.write_text(BAD)
     for _ in range(2):

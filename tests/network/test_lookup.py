@@ -155,6 +155,18 @@ def test_fingerprint_equals_the_originals(address: str, value: int) -> None:
     assert literals.fingerprint(literals.literal(address) or "") == value
 
 
+def test_address_of_a_socket_has_the_number_of_the_zone() -> None:
+    assert literals.socket_address("fe80::1%lo", 80) == ("fe80::1", 80, 0, 1)
+    assert literals.socket_address("fe80::1%4294967295", 80) == ("fe80::1", 80, 0, 4294967295)
+
+
+@pytest.mark.parametrize("zone", ["nowhere0", "a\0b", "\0", "4294967296", "9" * 5_000])
+def test_address_of_a_socket_needs_an_interface(zone: str) -> None:
+    with pytest.raises(ProbeFailed) as failed:
+        literals.socket_address(f"fe80::1%{zone}", 80)
+    assert failed.value.reason is Reason.TARGET_INVALID
+
+
 def test_version_of_address() -> None:
     assert (literals.version("127.0.0.1"), literals.version("::1"), literals.version("fe80::1%eth0")) == (4, 6, 6)
 

@@ -267,6 +267,19 @@ def test_signal_that_the_original_ignores_is_ignored(both: tuple[Server, Server]
         assert ask(server.port, "/-/healthy").status == 200
 
 
+@pytest.mark.parametrize(
+    ("flags", "path"),
+    [
+        (["--web.external-url=myhost:9115"], "/-/healthy"),
+        (["--web.external-url=http://front.example/p", "--web.route-prefix="], "/p/-/healthy"),
+        (["--web.route-prefix=//p//q/.."], "/p/-/healthy"),
+    ],
+)
+def test_odd_prefix_leads_to_the_paths_of_the_original(directory: Path, flags: list[str], path: str) -> None:
+    with exporters.original(directory, *flags) as original, exporters.ours(directory, *flags) as ours:
+        assert ask(ours.port, path).text == ask(original.port, path).text == "Healthy"
+
+
 def test_error_is_one_line_of_text(both: tuple[Server, Server]) -> None:
     for server in both:
         for request in REQUESTS:
@@ -375,6 +388,9 @@ INVOCATIONS = [
     line("--web.external-url=%zz"),
     line("--web.external-url='http://x/'"),
     line("--web.external-url=:"),
+    line("--web.external-url=127.0.0.1:9115"),
+    line("--web.external-url=my_host:9115"),
+    line("--web.external-url=http://a b/"),
     line("--web.listen-address=nowhere"),
     line("--web.listen-address=192.0.2.1:1"),
     line("--web.systemd-socket"),

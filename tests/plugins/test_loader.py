@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -294,6 +295,13 @@ def test_config_files_accept_file_directory_and_pattern(directory: Path) -> None
     assert [path.name for path in config_files([str(directory)], [])] == ["a.yml", "b.yml", "c.yaml"]
     assert [path.name for path in config_files([str(directory / "*.yml")], [])] == ["a.yml", "b.yml"]
     assert [path.name for path in config_files([str(directory / "**" / "*.txt")], [])] == ["d.txt"]
+
+
+def test_config_files_need_a_file_that_matches_a_pattern(directory: Path) -> None:
+    (directory / "sub.yml").mkdir()
+    for pattern in ("*.yml", "*.json"):
+        with pytest.raises(LoaderError, match=f"no file matches .*{re.escape(pattern)}"):
+            config_files([str(directory / pattern)], [])
 
 
 def test_config_files_drop_duplicates(directory: Path) -> None:

@@ -178,7 +178,9 @@ async def test_unknown_interface_is_named_in_the_error() -> None:
 
 
 @on_loopback
-@pytest.mark.parametrize(("target", "source"), [("127.0.0.1", "127.0.0.9"), ("::1", "::1")])
+@pytest.mark.parametrize(
+    ("target", "source"), [("127.0.0.1", "127.0.0.9"), ("127.0.0.1", "::ffff:127.0.0.9"), ("::1", "::1")]
+)
 async def test_local_source_address_is_used(target: str, source: str) -> None:
     assert why(await ping(target, source_ip_address=source)) is None
 

@@ -97,6 +97,20 @@ def test_unusable_address_is_named_in_the_error(address: str) -> None:
         ),
         ("http://x.example/a", "/b", Place("/b/", "http://x.example/a"), "http://x.example/a"),
         ("http://x.example/a", "/", Place("/", "http://x.example/a"), "http://x.example/a"),
+        ("http://x.example/a", "", Place("/a/", "http://x.example/a"), "http://x.example/a"),
+        ("//x.example/a", None, Place("/a/", "//x.example/a"), "//x.example/a"),
+        ("myhost:9115", None, Place("/", ""), ""),
+        ("myhost:9115/a", None, Place("/", ""), ""),
+        (
+            "http://x.example/grün a",
+            None,
+            Place("/grün a/", "http://x.example/gr%C3%BCn%20a"),
+            "http://x.example/grün a",
+        ),
+        (None, "/\udcff", Place("/\udcff/", "/%FF/"), "http://HOST:9115"),
+        (None, "/grün?", Place("/grün?/", "/gr%C3%BCn%3F/"), "http://HOST:9115"),
+        (None, "//p//q/./r/..", Place("/p/q/", "/p/q/"), "http://HOST:9115"),
+        (None, "/../", Place("/", "/"), "http://HOST:9115"),
         ("foo", None, Place("/foo/", "/foo"), "/foo"),
         ("/foo/", None, Place("/foo/", "/foo"), "/foo"),
     ],
@@ -108,7 +122,11 @@ def test_route_prefix_and_external_url_follow_from_the_flags(
 
 
 @pytest.mark.parametrize(
-    "url", ["'http://x/'", '"x"', "http://x/'", "%zz", ":", "http://[::1", "http://x:port/", "a\nb"]
+    "url",
+    [
+        *("'http://x/'", '"x"', "http://x/'", "%zz", ":", "http://[::1", "http://x:port/", "a\nb"),
+        *("127.0.0.1:9115", "my_host:9115", "[::1]:9115", "http://a b/p", "http://a\\b/p"),
+    ],
 )
 def test_malformed_external_url_is_refused(url: str) -> None:
     with pytest.raises(ListenError, match="external URL"):

@@ -434,7 +434,7 @@ def _bind(sock: socket.socket, version: int, source: str) -> None:
             Reason.SETTINGS_UNUSABLE, f"source_ip_address {source} is not an IPv{version} address, unlike the target's"
         )
     try:
-        sock.bind(literals.socket_address(source, 0))
+        sock.bind(literals.socket_address(known, 0))
     except OSError as error:
         raise ProbeFailed(Reason.ICMP_SEND_FAILED, f"sending from {source} failed: {error.strerror}") from None
 

@@ -111,7 +111,7 @@ def history(path: str, max_bytes: int) -> Finding:
     """
     if not path:
         return Finding("history", "pass", "kept in memory (--history.path keeps it over restarts)")
-    file = Path(path).resolve()
+    file = Path(os.path.realpath(path))
     problem = _unwritable(file.parent) or _unusable(file)
     if problem:
         return Finding("history", "fail", *problem)
@@ -137,7 +137,7 @@ def _unusable(file: Path) -> tuple[str, str] | None:
     from probe_exporter.history.memory import HistoryError  # noqa: PLC0415  # the same
 
     try:
-        if file.exists():
+        if file.exists() or file.is_symlink():  # only a link to itself is left as a link
             verify(file)
     except HistoryError as error:
         return str(error), f"mv {file} {file}.old"

@@ -84,6 +84,9 @@ def test_unusable_history_fails_with_a_fix(tmp_path: Path) -> None:
     assert found.fix == f"mv {file} {file}.old"
     file.write_bytes(b"x" * 1000)
     assert exporter.history(str(file), 1).verdict == "fail"
+    file.unlink()
+    file.symlink_to(file)
+    assert exporter.history(str(file), 1).verdict == "fail"
 
 
 def test_history_without_space_is_a_warning(tmp_path: Path) -> None:
