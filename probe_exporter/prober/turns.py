@@ -42,11 +42,16 @@ class Turn:
             await self._wait()
 
     async def _wait(self) -> None:
-        loop = asyncio.get_running_loop()
-        continues = loop.create_future()
-        continue_later(loop, partial(_resolve, continues))
-        await continues
+        await pause()
         self._ends = time.perf_counter() + TURN_SECONDS
+
+
+async def pause() -> None:
+    """Let other tasks run; call it after some milliseconds of work."""
+    loop = asyncio.get_running_loop()
+    continues = loop.create_future()
+    continue_later(loop, partial(_resolve, continues))
+    await continues
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
