@@ -48,7 +48,7 @@ class Regexp(Scalar):
         """
         self.text = text
         self._compiled = _compile(text)
-        self._last = self._find(b"")  # what it returned last, of short data
+        self._last: tuple[Any, bytes, Spans | None] = None, b"", None  # what `_find` returned last, of short data
 
     # These two remember the result for short data until other data come: most servers repeat a header's value, a
     # greeting or an answer, and many a short body.
