@@ -18,7 +18,6 @@ How it works:
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -200,7 +199,7 @@ class _Reader:
         """Return the text of a ``!!binary`` scalar; bytes that are not UTF-8 become surrogate escapes."""
         try:
             return base64.b64decode("".join(node.text.split()), validate=True).decode("utf-8", "surrogateescape")
-        except binascii.Error:
+        except ValueError:  # binascii.Error is one; another tells of letters beyond ASCII
             return self.reject(path, "expected base64 after !!binary")
 
     def _pairs(self, node: Node, path: KeyPath) -> Iterator[tuple[str, Node]]:

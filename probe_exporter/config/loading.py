@@ -292,7 +292,7 @@ def _contents(files: Sequence[Path]) -> dict[Path, bytes]:
 def _digest(contents: Mapping[Path, bytes]) -> str:
     total = hashlib.sha256()
     for path, data in contents.items():
-        total.update(f"{path}\0{len(data)}\0".encode())
+        total.update(b"%b\0%d\0" % (os.fsencode(path), len(data)))
         total.update(data)
     return total.hexdigest()
 

@@ -8,8 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 
 from aiohttp.helpers import rfc822_formatted_time
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 
 from probe_exporter.cache import remembered
+from probe_exporter.history.details import to_json
 from probe_exporter.web.parameters import wants_gzip
 from probe_exporter.web.request import WebRequest
 
@@ -163,6 +166,14 @@ def json_text(document: str | bytes, status: int = 200) -> Answer:
     """Return a JSON response; bytes are the encoded document."""
     body = document if isinstance(document, bytes) else document.encode("utf-8", "replace")
     return Answer(body, _JSON_HEADERS, status)
+
+
+def json_model(model: BaseModel, status: int = 200) -> Answer:
+    """Return a model as JSON; bytes of the configuration that are not UTF-8 become ``\\udc80``, as in the history."""
+    try:
+        return json_text(model.model_dump_json(), status)
+    except PydanticSerializationError:  # of a surrogate escape; otherwise pydantic is much faster
+        return json_text(to_json(model.model_dump()), status)
 
 
 def page(html: bytes, status: int = 200, *, packed: bool = False) -> Answer:

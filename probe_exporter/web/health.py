@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from probe_exporter.config.reloading import Configuration
 from probe_exporter.telemetry.lag import Lag
-from probe_exporter.web.answers import Answer, Refused, json_text, plain
+from probe_exporter.web.answers import Answer, Refused, json_model, plain
 from probe_exporter.web.html.negotiation import wants_html
 from probe_exporter.web.html.rendering import Renderer
 from probe_exporter.web.probing import Probing
@@ -93,7 +93,7 @@ class Health:
         status = 503 if report.status == "fail" else 200
         if wants_html(request):
             return await self._renderer.page(request, "health.html", {"report": report}, status)
-        return json_text(report.model_dump_json(), status)
+        return json_model(report, status)
 
     def report(self) -> Report:
         """Return all checks, and the worst status among them."""

@@ -17,7 +17,7 @@ from probe_exporter.config.module import Config
 from probe_exporter.config.reloading import Configuration
 from probe_exporter.plugins.inventory import declared
 from probe_exporter.version import VERSION, revision
-from probe_exporter.web.answers import Answer, json_text
+from probe_exporter.web.answers import Answer, json_model
 from probe_exporter.web.html.negotiation import wants_html
 from probe_exporter.web.html.rendering import MAX_LISTED_MODULES, Renderer
 from probe_exporter.web.request import WebRequest
@@ -91,7 +91,7 @@ class MetadataPage:
         )
         if wants_html(request):
             return await self._renderer.page(request, "metadata.html", {"about": document, "most": MAX_LISTED_MODULES})
-        return json_text(document.model_dump_json())
+        return json_model(document)
 
     async def _describe(self) -> _Description:
         config = self._configuration.current

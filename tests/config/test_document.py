@@ -154,6 +154,7 @@ DOES_NOT_FIT = [
     ("maybe: {zzz: 1}", "maybe.zzz: unknown key `zzz` (known: flag, names)"),
     ("renamed: x", "renamed: unknown key `renamed`"),
     ("text: !!binary x", "text: expected base64 after !!binary"),
+    ("text: !!binary é", "text: expected base64 after !!binary"),
     ("text: !!int x", "text: the value is not what its tag !!int says"),
     ("{[a]: b}", ": expected a string as a key, found a list"),
     ("flag: yes\nflag: no", "flag: `flag` is here twice; the first is in line 1, column 1"),

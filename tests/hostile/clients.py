@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import socket
+import zlib
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
@@ -121,6 +122,22 @@ def _upload(head: bytes, piece: bytes, times: int) -> Attack:
     return attack
 
 
+def _large_heads(port: int) -> None:
+    begin = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"A: %b\r\n" % (b"a" * _LONG) * 100
+    with contextlib.ExitStack() as held:
+        for _ in range(40):
+            connected = held.enter_context(_connected(port))
+            with contextlib.suppress(OSError):
+                connected.sendall(begin)
+        assert b"200" in _said(port, _request("/-/healthy"))
+
+
+def _compressed_body(port: int) -> None:
+    packer = zlib.compressobj(wbits=31)
+    zeros = b"".join(packer.compress(bytes(1 << 20)) for _ in range(64)) + packer.flush()
+    _upload(b"Content-Encoding: gzip\r\nContent-Length: %d\r\n" % (32 * len(zeros)), zeros, 32)(port)
+
+
 _LONG = 60_000
 
 ATTACKS: dict[str, Attack] = {
@@ -161,6 +178,8 @@ ATTACKS: dict[str, Attack] = {
     "an upload of 100 MB that is announced": _upload(
         b"Expect: 100-continue\r\nContent-Length: 104857600\r\n", bytes(1 << 20), 100
     ),
+    "a body of 2 GiB compressed": _compressed_body,
+    "40 half heads of 6 MB": _large_heads,
     "5,000 idle connections": _hold(b""),
     "5,000 half requests": _hold(b"GET / HTTP/1.1\r\nHost: a\r\n"),
     "200 clients byte by byte": _byte_by_byte,

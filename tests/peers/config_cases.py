@@ -48,6 +48,7 @@ DOCUMENTS: list[str | bytes] = [
     '{"modules":{"a":{"prober":"tcp"}}}',
     '{"modules":\t{}}',
     "modules: {a: {prober: !!binary dGNw}}\n",
+    "modules: {a: {prober: !!binary dGNé}}\n",
     "modules: !!map {a: {prober: tcp}}\n",
     "modules: !!set {a}\n",
     "modules: !!omap [a: {prober: tcp}]\n",

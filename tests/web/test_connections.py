@@ -12,7 +12,14 @@ import uvloop
 
 from probe_exporter.web import connections
 from probe_exporter.web.answers import Answer
-from probe_exporter.web.connections import COMPARED_AIOHTTP, GRACE_SECONDS, LAST_ANSWER_SECONDS, Connections, Limits
+from probe_exporter.web.connections import (
+    COMPARED_AIOHTTP,
+    GRACE_SECONDS,
+    LAST_ANSWER_SECONDS,
+    MAX_HEAD_BYTES,
+    Connections,
+    Limits,
+)
 from probe_exporter.web.request import WebRequest
 from tests.clocks import StandingLoop, advance, settle
 from tests.cost import short_turns
@@ -232,6 +239,62 @@ async def test_pipelined_requests_are_all_answered() -> None:
         reader, writer = await one.connect()
         writer.write(REQUEST % b"" * 1000)
         for _ in range(1000):
+            assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
+def head_of(size: int, *, field: int = 50_000) -> bytes:
+    """Return the head of a request with that many bytes, in header fields of at most so many."""
+    begin, end = b"GET / HTTP/1.1\r\nHost: x\r\n", b"\r\n"
+    left = size - len(begin) - len(end)
+    sizes = [field] * (left // field - 1)
+    sizes.append(left - sum(sizes))
+    return begin + b"".join(b"A: %b\r\n" % (b"a" * (one - 5)) for one in sizes) + end
+
+
+async def test_head_has_a_limit_in_bytes() -> None:
+    async with serving() as one:
+        reader, writer = await one.connect()
+        writer.write(head_of(MAX_HEAD_BYTES) + head_of(MAX_HEAD_BYTES))
+        for _ in range(2):
+            assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
+        writer.write(head_of(2 * MAX_HEAD_BYTES)[: MAX_HEAD_BYTES + 1])
+        assert (await reads(reader)).startswith(b"HTTP/1.1 431")
+        writer.close()
+        assert len(one.asked) == 2
+
+
+async def test_head_beyond_the_limit_behind_another_request_closes_the_connection() -> None:
+    async with serving() as one:
+        reader, writer = await one.connect()
+        writer.write(REQUEST % b"slow")
+        await one.begun.wait()
+        writer.write(head_of(2 * MAX_HEAD_BYTES))
+        assert await reads(reader) == b""
+        await one.cancelled.wait()
+        writer.close()
+        assert one.asked == ["/slow"]
+
+
+async def test_bodies_and_complete_heads_do_not_count_for_the_limit_in_bytes() -> None:
+    async with serving() as one:
+        body = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (2 * MAX_HEAD_BYTES)
+        pipelined = head_of(1000, field=200) * (2 * MAX_HEAD_BYTES // 1000)
+        for requests in (body + bytes(2 * MAX_HEAD_BYTES) + REQUEST % b"", pipelined):
+            reader, writer = await one.connect()
+            writer.write(requests)
+            for _ in range(2 if requests is not pipelined else 2 * MAX_HEAD_BYTES // 1000):
+                assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
+            writer.close()
+
+
+async def test_body_is_not_decompressed() -> None:
+    """The body is not gzip, so that to decompress it would fail."""
+    async with serving() as one:
+        reader, writer = await one.connect()
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc")
+        writer.write(REQUEST % b"")
+        for _ in range(2):
             assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
         writer.close()
 

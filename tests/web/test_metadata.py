@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -134,6 +135,21 @@ def test_metadata_shows_a_rejected_reload_until_the_next_good_one(exporter: Serv
         assert after["config"]["last_error"] == ""
         assert after["config"]["loaded"] > before["config"]["loaded"]
         assert after["started"] == before["started"]
+
+
+def test_bytes_that_are_not_utf_8_are_escaped(tmp_path: Path) -> None:
+    """They may be in a file's name, and in the configuration by ``!!binary``."""
+    (tmp_path / "modules").mkdir()
+    file = tmp_path / "modules" / os.fsdecode(b"\xff.yml")
+    file.write_text("modules: {a: {prober: tcp, description: !!binary /w==}}\n")
+    with exporters.ours(tmp_path, "--config.file=modules") as exporter:
+        found = metadata(exporter)
+        assert found["config"]["files"] == ["modules/\udcff.yml"]
+        assert found["modules"][0]["description"] == "\udcff"
+        file.write_text("modules: {a: {prober: nothing}}\n")
+        assert ask(exporter.port, "/-/reload", method="POST").status == 500
+        checks = json.loads(ask(exporter.port, "/health").text)["checks"]
+        assert "modules/\udcff.yml:1:" in checks["configuration"]["message"]
 
 
 def test_metadata_contains_no_secret(tmp_path: Path) -> None:
