@@ -42,6 +42,12 @@ MAX_UNSETTLED_RESULTS = 256
 """The sizes of results are computed after so many seconds, or when so many results wait, or for a request. A result
 that newer ones push out meanwhile needs no size: with 0.1 s a probe under load took some 3 % more CPU."""
 
+MAX_UNSETTLED_PARTS = 10_000
+"""The same for their log lines and series: 200 results of 2,000 lines each would take 0.17 s in one turn."""
+
+_PARTS_OF_REGISTRY = 2000
+"""For how many parts a registry counts. To count its series would take as long as to compute their size."""
+
 MAX_RECREATED = 1000
 MAX_RECREATED_BYTES = 16 << 10
 RECREATED_IN_A_TURN = 20
@@ -191,6 +197,7 @@ class Recent:
         self._lost = lost
         self._pushed_out = pushed_out
         self._unsettled: deque[Result] = deque()
+        self._unsettled_parts = 0
         self._next_id = 0
         self._empty()
 
@@ -203,13 +210,17 @@ class Recent:
         return self._newest.bytes + self._failures.bytes
 
     def add(self, result: Result) -> bool:
-        """Add a result. Return True if it is the first that waits: then the caller has to schedule `settle`."""
+        """Add a result. Return True if the caller has to schedule `settle` or `take`."""
         waiting = self._unsettled
         waiting.append(result)
+        self._unsettled_parts += _parts(result)
+        if self._unsettled_parts >= MAX_UNSETTLED_PARTS:
+            self.settle()
+            return True
         # Newer results will push out the first one, so drop it now: memory that is freed later has left the
         # processor's cache when it is used again, which costs 7 µs a probe.
         if len(waiting) > self._limit and waiting[0].failure is None:
-            waiting.popleft()
+            self._unsettled_parts -= _parts(waiting.popleft())
             self._next_id += 1
             if self._pushed_out:
                 self._count_pushed_out(1)
@@ -219,7 +230,7 @@ class Recent:
 
     def settle(self) -> None:
         """Compute the sizes of added results, and drop those beyond the limits."""
-        added, self._unsettled = self._unsettled, deque()
+        added, self._unsettled, self._unsettled_parts = self._unsettled, deque(), 0
         items: list[SizedResult] = []
         max_bytes = self._max_bytes // LARGEST_SHARE
         room = self._limit
@@ -264,6 +275,14 @@ class Recent:
         taken.reverse()
         self._empty()
         return taken
+
+
+def _parts(result: Result) -> int:
+    """Return how many parts of a result `estimated_size` looks at, roughly."""
+    probe = result.probe
+    samples = probe.samples
+    parts = len(probe.lines) + len(samples.series)
+    return parts + _PARTS_OF_REGISTRY if samples.has_registry else parts
 
 
 class MemoryHistory:
