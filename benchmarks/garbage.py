@@ -1,4 +1,4 @@
-"""``python -m benchmarks.garbage``: the exporter, which runs a full garbage collection when it gets SIGUSR2.
+"""``python -m benchmarks.garbage``: the exporter, which runs a full garbage collection when it gets `COLLECT`.
 
 `benchmarks.growth` sends the signal, and so decides whether such a collection is part of a count.
 """
@@ -15,6 +15,10 @@ from probe_exporter.telemetry.garbage_collection import MIN_PENDING
 
 LOG = "collections"
 """The file in the working directory to which each full collection adds a line: `Collections.share` before it."""
+
+
+COLLECT = signal.SIGRTMIN
+"""The signal for a collection; the exporter sets no handler of its own for it."""
 
 
 class Collections:
@@ -49,5 +53,5 @@ def _number() -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGUSR2, Collections(Path(LOG).absolute()).collect)
+    signal.signal(COLLECT, Collections(Path(LOG).absolute()).collect)
     sys.exit(main())

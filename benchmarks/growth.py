@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import signal
 import statistics
 import sys
 import time
@@ -23,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.garbage import LOG
+from benchmarks.garbage import COLLECT, LOG
 from benchmarks.instructions import PROBES_TO_WARM_UP, Simulated, simulated
 from benchmarks.targets import configured, serving
 from tests.exporters import probe_path
@@ -138,7 +137,7 @@ class Collector:
             SystemExit: the exporter does not collect.
         """
         before, end = len(self._lines()), time.monotonic() + MAX_COLLECTION_SECONDS
-        os.kill(self._pid, signal.SIGUSR2)
+        os.kill(self._pid, COLLECT)
         while len(lines := self._lines()) == before:
             if time.monotonic() > end:
                 raise SystemExit("the exporter does not run the garbage collection")

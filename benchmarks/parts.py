@@ -27,6 +27,9 @@ from tests.waiting import wait_until
 SHOWN = 40
 """Functions of the table."""
 
+BEGIN, END = signal.SIGRTMIN, signal.SIGRTMIN + 1
+"""The signals between which the child counts; the exporter sets no handlers of its own for these."""
+
 
 def main() -> None:
     """Count one probe, and print the files and the functions that take most."""
@@ -47,9 +50,9 @@ def count(directory: Path, path: str) -> dict[str, tuple[int, int]]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with running(command, directory, directory / "log", listening(port), environment=environment) as process:
         ask(port, [path] * PROBES_TO_WARM_UP)
-        process.send_signal(signal.SIGUSR1)
+        process.send_signal(BEGIN)
         ask(port, [path] * PROBES_TO_COUNT)
-        process.send_signal(signal.SIGUSR2)
+        process.send_signal(END)
         wait_until(result.exists)
     return {name: (one, two) for name, (one, two) in json.loads(result.read_text()).items()}
 
@@ -72,7 +75,7 @@ def table(counted: dict[str, tuple[int, int]]) -> str:
 
 
 def serve() -> None:
-    """Run the exporter: SIGUSR1 begins to count, SIGUSR2 writes the counts to the file named by the first argument."""
+    """Run the exporter: `BEGIN` begins to count, `END` writes the counts to the file named by the first argument."""
     from probe_exporter.cli import main as run  # the parent has no use for it
 
     instructions: Counter[CodeType] = Counter()
@@ -97,8 +100,8 @@ def serve() -> None:
         part.rename(result)
 
     result = Path(sys.argv.pop(1))
-    signal.signal(signal.SIGUSR1, begin)
-    signal.signal(signal.SIGUSR2, end)
+    signal.signal(BEGIN, begin)
+    signal.signal(END, end)
     sys.exit(run())
 
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+IGNORED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+"""Signals that would end a Python program. Go programs, and so the original, ignore them."""
+
 
 def run_command(given: Flags) -> int:
     """Do what the command line asks for; return the exit code."""
@@ -59,7 +62,7 @@ def start(given: Flags) -> int:
     """Load the config, then serve unless ``--config.check`` is set; return the exit code."""
     build = {"version": VERSION, "revision": revision(), "python": platform.python_version()}
     log.info("Starting probe-exporter", extra={"fields": build})
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server handles it
+    _ignore_signals()
     unsupported = _unsupported(given)
     if unsupported:
         log.error(unsupported)
@@ -79,6 +82,12 @@ def start(given: Flags) -> int:
     from probe_exporter import exporter  # noqa: PLC0415  # a check needs no server
 
     return exporter.run(given, configuration, telemetry, live)
+
+
+def _ignore_signals() -> None:
+    """Ignore `IGNORED_SIGNALS`, and SIGHUP until the server handles it. Worker processes inherit this."""
+    for ignored in (signal.SIGHUP, *IGNORED_SIGNALS):
+        signal.signal(ignored, signal.SIG_IGN)
 
 
 def web_config(given: Flags) -> LiveWebConfig | None:

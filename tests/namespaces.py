@@ -152,16 +152,22 @@ class NamespaceNetwork:
 
 
 @contextlib.contextmanager
+def host(purpose: str = "host") -> Iterator[Namespace]:
+    """Make a namespace with loopback alone, and remove it at the end of the block."""
+    made = Namespace(f"pe{os.getpid()}-{next(_numbers)}-{purpose}")
+    subprocess.run(["ip", "netns", "add", made.name], check=True)
+    try:
+        made.sysctl(ipv6__conf__all__accept_dad=0, ipv6__conf__default__accept_dad=0)
+        made.ip("link", "set", "lo", "up")
+        yield made
+    finally:
+        subprocess.run(["ip", "netns", "delete", made.name], check=True)
+
+
+@contextlib.contextmanager
 def network() -> Iterator[NamespaceNetwork]:
     """Make a network, and remove it at the end of the block."""
-    prefix = f"pe{os.getpid()}-{next(_numbers)}"
-    near, router, far = (Namespace(f"{prefix}-{name}") for name in ("near", "router", "far"))
-    with contextlib.ExitStack() as laid:
-        for one in (near, router, far):
-            subprocess.run(["ip", "netns", "add", one.name], check=True)
-            laid.callback(subprocess.run, ["ip", "netns", "delete", one.name], check=True)
-            one.sysctl(ipv6__conf__all__accept_dad=0, ipv6__conf__default__accept_dad=0)
-            one.ip("link", "set", "lo", "up")
+    with host("near") as near, host("router") as router, host("far") as far:
         router.sysctl(ipv4__ip_forward=1, ipv6__conf__all__forwarding=1)
         # The kernel limits the rate of ICMP errors: without this, a second test would get none.
         router.sysctl(ipv4__icmp_ratelimit=0, ipv6__icmp__ratelimit=0)

@@ -1,6 +1,6 @@
 """Every cache that counts entries is listed with the reason why no stranger can fill it; others are bounded in bytes.
 
-A cache of 4,096 query strings of 64 KiB once took hundreds of megabytes. `addresses.cache.remembered` is bounded in
+A cache of 4,096 query strings of 64 KiB once took hundreds of megabytes. `cache.remembered` is bounded in
 bytes, and for everything that a client or a target chooses.
 """
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from probe_exporter import cli
+from probe_exporter.start import IGNORED_SIGNALS
 from probe_exporter.version import VERSION
 from tests.exporters import run_ours
 from tests.web.test_routes import PLUGINS
@@ -32,7 +33,8 @@ def run(directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
 def run_here(directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """Run the same in this process, without the cost of a new one; only for runs that exit before serving."""
     root, out, err = logging.getLogger(), io.StringIO(), io.StringIO()
-    level, handlers, hangup = root.level, root.handlers[:], signal.getsignal(signal.SIGHUP)
+    level, handlers = root.level, root.handlers[:]
+    obeyed = {one: signal.getsignal(one) for one in (signal.SIGHUP, *IGNORED_SIGNALS)}
     others = {name: logging.getLogger(name).level for name in ("asyncio", "aiohttp")}
     try:
         with contextlib.chdir(directory), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -43,7 +45,8 @@ def run_here(directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
         root.handlers[:] = handlers
         for name, before in others.items():
             logging.getLogger(name).setLevel(before)
-        signal.signal(signal.SIGHUP, hangup)
+        for one, handler in obeyed.items():
+            signal.signal(one, handler)
     return subprocess.CompletedProcess(flags, code, out.getvalue(), err.getvalue())
 
 

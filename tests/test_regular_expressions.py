@@ -60,10 +60,10 @@ USES = {
     "probe_exporter/protocols/http/http3.py": {"_NAME": RUN, "_BAD_VALUE": FIXED, "_STATUS": RUN},
     "probe_exporter/protocols/http/proxy.py": {"_SCHEME": OURS},
     "probe_exporter/protocols/http/settings.py": {"_URL": OURS, "_CONTROL": FIXED, "_LINE_END": FIXED},
-    "probe_exporter/protocols/http/tokens.py": {"_TOKEN": RUN},
+    "probe_exporter/protocols/http/syntax.py": {"_TOKEN": RUN},
     "probe_exporter/protocols/http/url.py": {
-        "_SCHEME": FIXED, "_PARTS": APART, "_CONTROL": FIXED, "_BAD_ESCAPE": FIXED, "_USER": APART, "_ZONE": APART,
-        "_HOST": RUN,
+        "_SCHEME": FIXED, "_PARTS": APART, "_CONTROL": FIXED, "_BAD_ESCAPE": FIXED, "_BAD_IN_USER": FIXED,
+        "_ZONE": APART, "_HOST": RUN,
     },
     "probe_exporter/scrape/grammar.py": {
         "_TERM": APART, "_STRICT_TERM": APART, "_check_escapes": FIXED, "_NUMBER": APART, "_COUNT": RUN,

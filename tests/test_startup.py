@@ -36,7 +36,7 @@ CHECK_LIBRARIES = {"annotated_types", "idna", "prometheus_client", "pydantic", "
 
 NO_PROBER = {
     *("addresses", "config", "exposition", "history", "plugins", "prober", "settings", "telemetry", "web", "workers"),
-    *("cli", "exporter", "flags", "runner", "start", "version", "__main__"),
+    *("cache", "cli", "exporter", "flags", "runner", "start", "version", "__main__"),
     *("network.policy", "network.settings", "probers", "report", "runs.settings", "tls.settings"),
 }
 """Folders and files of ours that serving may load before any prober is in use."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 
-from probe_exporter.addresses.cache import MAX_USUAL_BYTES, remembered
+from probe_exporter.cache import MAX_USUAL_BYTES, remembered
 from probe_exporter.prober.failure import ProbeFailed, Reason
 
 MAX_INTERFACE_INDEX = 2**32 - 1

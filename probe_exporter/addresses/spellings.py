@@ -13,8 +13,8 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
 
-from probe_exporter.addresses.cache import remembered
 from probe_exporter.addresses.host_names import to_ascii
+from probe_exporter.cache import remembered
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

@@ -16,6 +16,7 @@ from probe_exporter.config.reloading import Configuration
 from probe_exporter.discovery import dns
 from probe_exporter.discovery.files import FileOfTargets
 from probe_exporter.discovery.groups import DiscoveryError, encode
+from probe_exporter.prober.sharing import shared_result
 
 FAILURE_SECONDS = 15.0
 """Seconds for which a failed lookup is not repeated: less than a usual refresh interval, which is a minute."""
@@ -72,7 +73,7 @@ class Source:
         if self._lookup is None and loop.time() >= self._until:
             self._lookup = loop.create_task(self._look_up())
         if self._lookup is not None:
-            await asyncio.shield(self._lookup)  # a client that disconnects does not end it for the others
+            await shared_result(self._lookup)  # a client that disconnects does not end it for the others
         if isinstance(self._outcome, DiscoveryError):
             raise self._outcome
         return self._outcome

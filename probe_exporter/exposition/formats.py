@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.cache import remembered
 
 
 @dataclass(frozen=True, slots=True)

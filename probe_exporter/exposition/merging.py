@@ -15,7 +15,7 @@ from typing import NamedTuple
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.cache import remembered
 from probe_exporter.exposition import sorting
 from probe_exporter.exposition.sorting import MAX_PAGES_BYTES, LabelledKey, PlainKey
 from probe_exporter.prober.metrics import LabelValues, Metric, Samples

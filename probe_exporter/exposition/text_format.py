@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import escape_label_name, escape_metric_name
 from prometheus_client.samples import Exemplar, Sample
 
-from probe_exporter.addresses.cache import Cache, lookup, remembered
+from probe_exporter.cache import Cache, lookup, remembered
 from probe_exporter.exposition.formats import Format, is_plain
 from probe_exporter.exposition.sorting import (
     MAX_PAGES_BYTES,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.cache import remembered
 from probe_exporter.config.dump import module_to_yaml, plain_module
 from probe_exporter.config.module import Module
 from probe_exporter.exposition.text_format import number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -26,6 +27,9 @@ ANY_WAY = SourceSettings()
 """Default settings: any address of the target, from any of this machine."""
 
 T = TypeVar("T")
+
+_IP_BIND_ADDRESS_NO_PORT = 24
+"""Linux' number. Whether the socket module has it depends on how Python was built."""
 
 
 async def connect(
@@ -207,11 +211,23 @@ def _bound_socket(
         if network is not None and network.source_interface:
             bind_to_interface(sock, network.source_interface)
         if local:
+            if kind == socket.SOCK_STREAM:
+                _choose_port_late(sock)
             sock.bind(literals.socket_address(local, 0))
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _choose_port_late(sock: socket.SocketType) -> None:
+    """Let the system choose the local port in connect(2): connections to different targets can share a port then.
+
+    In bind(2) the system does not know the target. Each connection from one address would take a port of its own, and
+    28,000 of them, those in TIME_WAIT included, would use up the default range.
+    """
+    with contextlib.suppress(OSError):  # kernels other than Linux that only resemble it, such as gVisor's
+        sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
 
 
 def bind_to_interface(sock: socket.SocketType, interface: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.cache import remembered
 from probe_exporter.network import opening
 from probe_exporter.network.address_choice import choose_address
 from probe_exporter.network.connection import Connection, Secure
@@ -45,6 +45,7 @@ from probe_exporter.tls.settings import CertificateSettings, TLSSettings
 
 if TYPE_CHECKING:
     from probe_exporter.protocols.http.websocket import Conversation
+    from probe_exporter.tls.context import ClientContext
 
 # --- settings ----------------------------------------------------------------------------------------------
 
@@ -166,6 +167,7 @@ class _WebsocketProbe:
         self._settings = settings
         self._client = settings.client
         self._url = url
+        self._context: ClientContext | None = None
         self._connection: Connection | None = None
         self._conversation = _conversation()()
         self._upgraded = False
@@ -174,7 +176,7 @@ class _WebsocketProbe:
         """Raise `ProbeFailed` for unusable settings before any lookup."""
         check_references(self._client)
         if self._url.secure or self._settings.has_tls_config:
-            await loading.client_context(self._client.tls_config)
+            self._context = await loading.client_context(self._client.tls_config)
 
     def resolve(self) -> Awaitable[str]:
         """Look up the address."""
@@ -238,8 +240,8 @@ class _WebsocketProbe:
     async def _upgrade(self, connection: Connection, request: UpgradeRequest, key: str) -> None:
         probe, config = self._probe, self._client.tls_config
         if self._url.secure:
-            secure = Secure(await loading.client_context(config), config.server_name or self._url.host)
-            await connection.start_tls(probe, secure)
+            assert self._context is not None
+            await connection.start_tls(probe, Secure(self._context, config.server_name or self._url.host))
             assert connection.handshake is not None
             metrics.report_handshake(probe, connection.handshake)
         probe.log("Requesting the upgrade", url=probe.target, host=request.host)

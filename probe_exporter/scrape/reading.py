@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from probe_exporter.prober.turns import TURN_SECONDS, Turn
+from probe_exporter.prober.turns import Turn
 from probe_exporter.scrape import openmetrics, protobuf, text
 from probe_exporter.scrape.page import Page
 
@@ -76,9 +75,9 @@ def free(page: Page) -> None:
     _free(asyncio.get_running_loop(), page.take_apart())
 
 
-def _free(loop: asyncio.AbstractEventLoop, parts: list[object]) -> None:
-    ends = time.perf_counter() + TURN_SECONDS
-    while parts and time.perf_counter() < ends:
-        parts.pop()
-    if parts:
-        loop.call_soon(_free, loop, parts)
+def _free(loop: asyncio.AbstractEventLoop, parts: Iterator[object]) -> None:
+    turn = Turn()
+    for _ in parts:
+        if turn.is_over:
+            loop.call_soon(_free, loop, parts)
+            return

@@ -12,7 +12,7 @@ from string import punctuation
 from typing import Generic, TypeVar
 from urllib.parse import quote, unquote
 
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.cache import remembered
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.secrets import MASK, Secret, is_credential
 

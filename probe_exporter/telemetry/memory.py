@@ -20,7 +20,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 
-from probe_exporter.addresses.cache import forget_all
+from probe_exporter.cache import forget_all
 from probe_exporter.telemetry.compaction import fill_holes, refill
 
 log = logging.getLogger(__name__)

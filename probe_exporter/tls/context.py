@@ -1,7 +1,7 @@
 """Make TLS contexts of `tls_config` settings, and share them between modules with equal settings.
 
-A context is made in a thread. It takes 6 ms with the system's authorities, and 0.06 ms for each certificate of a
-`ca_file`: 0.2 s for a file of 1.4 MB.
+A context is made in a thread. It takes 6 ms and 0.9 MB with the system's authorities, and 0.06 ms and up to 6 kB for
+each certificate of a `ca_file`: 0.2 s and 17 MB for 3,000.
 
 pyOpenSSL and not the standard library's ssl: it has the chain that the peer sent and the one that was verified, even if
 verification failed, and its OpenSSL is newer and faster than most systems'.
@@ -24,6 +24,7 @@ from OpenSSL import SSL, crypto
 from OpenSSL._util import lib as openssl
 
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
+from probe_exporter.prober.sharing import shared_result
 from probe_exporter.settings.fields import encode
 from probe_exporter.tls import system_authorities, verifications
 from probe_exporter.tls.certificates import UNREADABLE
@@ -182,7 +183,15 @@ Context = TypeVar("Context")
 MAX_CONTEXTS = 256
 """A configuration rarely needs ten. If a module's parameters are part of ``tls_config``, requests add more."""
 
-_contexts: dict[Hashable, tuple[Stamp, object]] = {}
+MAX_CONTEXTS_BYTES = 256 << 20
+"""The estimated bytes of all contexts that are kept. The one that was made last is kept whatever it takes."""
+
+_CONTEXT_BYTES = 14 << 10  # without authorities
+_SYSTEM_BYTES = 1 << 20  # of the system's 150 authorities
+_BYTES_OF_ONE = 9  # of memory, for each byte of a file with authorities; 4 if they have RSA keys
+
+_contexts: dict[Hashable, tuple[Stamp, object, int]] = {}
+"""The contexts with their estimated bytes, the one that was used last at the end."""
 
 
 class _Making:
@@ -233,12 +242,21 @@ async def remembered(kind: Hashable, settings: TLSSettings, make: Callable[[], C
     key = (settings.context_key, kind)
     known = _contexts.pop(key, None)
     if known is None or known[0] != stamp:
-        return await _make(key, stamp, make)
+        return await _make(key, stamp, _estimated_bytes(settings, stamp), make)
     _contexts[key] = known
     return cast("Context", known[1])
 
 
-async def _make(key: Hashable, stamp: Stamp, make: Callable[[], Context]) -> Context:
+def _estimated_bytes(settings: TLSSettings, stamp: Stamp) -> int:
+    """Estimate the memory that a context will take: right for small certificates, twice too much for RSA keys."""
+    if settings.insecure_skip_verify:
+        return _CONTEXT_BYTES
+    if not (settings.ca or settings.ca_file):
+        return _CONTEXT_BYTES + _SYSTEM_BYTES
+    return _CONTEXT_BYTES + _BYTES_OF_ONE * (len(settings.ca) + sum([size for _, size, _ in stamp]))
+
+
+async def _make(key: Hashable, stamp: Stamp, size: int, make: Callable[[], Context]) -> Context:
     """Make a context in a thread, or wait for the thread that makes it for another probe.
 
     If all probes that wait are cancelled, a thread that has begun ends its work, for later probes. One that has not
@@ -248,10 +266,10 @@ async def _make(key: Hashable, stamp: Stamp, make: Callable[[], Context]) -> Con
     making = _making.get(work)
     if making is None:
         _making[work] = making = _Making(make)
-        making.result.add_done_callback(lambda made: _keep(work, made))
+        making.result.add_done_callback(lambda made: _keep(work, made, size))
     making.waiting += 1
     try:
-        return cast("Context", await asyncio.shield(making.result))
+        return cast("Context", await shared_result(making.result))
     except ProbeFailed as failed:  # an exception of its own, because other probes raise this one too
         raise type(failed)(failed.reason, failed.message) from None
     finally:
@@ -260,7 +278,7 @@ async def _make(key: Hashable, stamp: Stamp, make: Callable[[], Context]) -> Con
             del _making[work]
 
 
-def _keep(work: tuple[object, Hashable, Stamp], made: asyncio.Future[Any]) -> None:
+def _keep(work: tuple[object, Hashable, Stamp], made: asyncio.Future[Any], size: int) -> None:
     """Keep a context, unless it could not be made, or the configuration has changed meanwhile."""
     usable = not made.cancelled() and made.exception() is None  # asyncio logs an exception that nobody asks for
     making = _making.get(work)
@@ -270,9 +288,16 @@ def _keep(work: tuple[object, Hashable, Stamp], made: asyncio.Future[Any]) -> No
     if not usable:
         return
     _, key, stamp = work
-    if key not in _contexts and len(_contexts) >= MAX_CONTEXTS:
-        del _contexts[next(iter(_contexts))]
-    _contexts[key] = stamp, made.result()
+    _contexts.pop(key, None)
+    _drop_least_used(MAX_CONTEXTS - 1, MAX_CONTEXTS_BYTES - size)
+    _contexts[key] = stamp, made.result(), size
+
+
+def _drop_least_used(number: int, size: int) -> None:
+    """Drop the contexts that were not used for longest, until so many are left, and of so many estimated bytes."""
+    kept = sum([one for _, _, one in _contexts.values()])
+    while _contexts and (len(_contexts) > number or kept > size):
+        kept -= _contexts.pop(next(iter(_contexts)))[2]
 
 
 def forget_contexts() -> None:

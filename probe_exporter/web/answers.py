@@ -11,7 +11,7 @@ from aiohttp.helpers import rfc822_formatted_time
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.cache import remembered
 from probe_exporter.history.details import to_json
 from probe_exporter.web.parameters import wants_gzip
 from probe_exporter.web.request import WebRequest

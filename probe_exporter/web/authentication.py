@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import bcrypt
 
+from probe_exporter.prober.sharing import shared_result
 from probe_exporter.web.answers import Refused
 
 MAX_CACHED_ATTEMPTS = 100
@@ -107,7 +108,7 @@ class Passwords:
             work = asyncio.get_running_loop().run_in_executor(self._thread, bcrypt.checkpw, secret, hashed.encode())
             pending = self._pending[tried] = asyncio.ensure_future(work)
             pending.add_done_callback(lambda _: self._pending.pop(tried, None))
-        return await asyncio.shield(pending)  # a client that disconnects must not cancel it for the others
+        return await shared_result(pending)  # a client that disconnects must not cancel it for the others
 
     def close(self) -> None:
         """End the thread after the hash that it is computing."""

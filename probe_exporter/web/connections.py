@@ -140,15 +140,6 @@ def _is_plain(message: object, payload: object) -> TypeGuard[RawRequestMessage |
     )
 
 
-def _with_ascii_line(head: bytes) -> bytes:
-    """Percent-encode the bytes beyond ASCII of a request line, which ``curl`` sends as they were typed.
-
-    aiohttp's parser refuses them; the original, like most servers, takes them for what they encode.
-    """
-    line, end, rest = head.partition(b"\r\n")
-    return "".join(chr(byte) if byte < 0x80 else f"%{byte:02X}" for byte in line).encode("ascii") + end + rest
-
-
 class Connection(RequestHandler):
     """One client's connection. It is in `Connections.unheard` until the head of its next request is complete."""
 
@@ -159,6 +150,7 @@ class Connection(RequestHandler):
         "_body",
         "_expires",
         "_finished",
+        "_in_line",
         "_ours",
         "_spoilt",
         "_stuck",
@@ -174,6 +166,7 @@ class Connection(RequestHandler):
         self.busy = False  # a request is being answered
         self._ours = aiohttp.__version__ == COMPARED_AIOHTTP  # `start` answers the requests, and not aiohttp
         self._between = self._ours  # the parser has nothing of a request, and what it returns is plain
+        self._in_line = False  # the next byte belongs to a request line that begins where the parser was between two
         self._spoilt = False  # invalid HTTP or a chunked body was received, so that the rest is not parsed
         self._begun = 0  # bytes of a head that is not complete yet
         self._body = EMPTY_PAYLOAD  # of the last request whose head is complete
@@ -211,18 +204,32 @@ class Connection(RequestHandler):
         if self._between and not self._messages and (head := self._all.heads.find(data)) is not None:
             self._queue(head)
             return
-        if self._between and len(data) <= PIECE and not data.isascii():
-            data = _with_ascii_line(data)
+        self._in_line |= self._between
         if len(data) <= PIECE:
+            data = self._with_ascii_line(data)
             self._parse(data)
             self._between = self._ours and self._ended_with_a_plain_head(data)
         else:
             self._between = False
             for start in range(0, len(data), PIECE):
                 if not self._spoilt:
-                    self._parse(data[start : start + PIECE])
+                    self._parse(self._with_ascii_line(data[start : start + PIECE]))
         if not self._messages and not self.busy and self not in self._all.unheard:
             self._all.await_request(self)
+
+    def _with_ascii_line(self, piece: bytes) -> bytes:
+        """Percent-encode the bytes beyond ASCII of a request line, which ``curl`` sends as they were typed.
+
+        aiohttp's parser refuses them; the original, like most servers, takes them for what they encode.
+        """
+        if not self._in_line:
+            return piece
+        end = piece.find(b"\n")
+        self._in_line = end < 0
+        if piece.isascii():
+            return piece
+        line, rest = (piece, b"") if end < 0 else (piece[:end], piece[end:])
+        return "".join(chr(byte) if byte < 0x80 else f"%{byte:02X}" for byte in line).encode("ascii") + rest
 
     def _parse(self, piece: bytes) -> None:
         """Parse requests into the queue; an empty piece has buffered data parsed again."""

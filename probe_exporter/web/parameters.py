@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from sys import getsizeof
 from urllib.parse import unquote_to_bytes
 
-from probe_exporter.addresses.cache import MAX_USUAL_BYTES, remembered
+from probe_exporter.cache import MAX_USUAL_BYTES, remembered
 from probe_exporter.settings.quantities import parse_float
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from probe_exporter.config.reloading import Configuration
+from probe_exporter.prober.sharing import shared_result
 
 
 class Reloads:
@@ -36,7 +37,7 @@ class Reloads:
             task = self._pending = self._start(self._running)
         else:
             task = self._pending
-        await asyncio.shield(task)  # a client that disconnects must not end it for the others
+        await shared_result(task)  # a client that disconnects must not end it for the others
 
     async def reload_if_changed(self) -> None:
         """Read the configuration again if its files have changed, and no reload is running.

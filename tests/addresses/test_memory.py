@@ -8,8 +8,8 @@ from contextlib import suppress
 import pytest
 
 from probe_exporter.addresses import endpoints, literals, spellings
-from probe_exporter.addresses.cache import MAX_CACHE_BYTES
 from probe_exporter.addresses.host_names import to_ascii
+from probe_exporter.cache import MAX_CACHE_BYTES
 from probe_exporter.prober.failure import ProbeFailed
 from tests.cost import costs_at_most
 from tests.memory import growth

@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from probe_exporter.addresses.cache import Cache, forget_all
+from probe_exporter.cache import Cache, forget_all
 from probe_exporter.exposition import encoding, protobuf_format, text_format
 from probe_exporter.exposition.encoding import encode, encode_families
 from probe_exporter.exposition.formats import OPENMETRICS, PROTOBUF, TEXT, Format

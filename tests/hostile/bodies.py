@@ -170,7 +170,7 @@ SEARCHED: dict[str, dict[str, Any]] = {
     "64 MiB of the same letter": {"start": tcp(body(Flood(b"x" * 65536, 1024)))},
     "64 MiB of invalid UTF-8": {
         "start": tcp(body(Flood(b"\xff" * 65536, 1024))),
-        "memory": 320 * MEBIBYTE,  # U+FFFD has three bytes
+        "memory": 384 * MEBIBYTE,  # U+FFFD has three bytes
     },
     "4 MiB in small chunks": _chunks(Flood(b"10\r\nxxxxxxxxxxxxxxxx\r\n", MEBIBYTE // 4), b"0\r\n\r\n"),
 }

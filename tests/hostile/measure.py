@@ -1,8 +1,9 @@
 """Run a probe of a hostile peer and measure what it costs the process: turns of the loop, lateness, memory.
 
 All times are CPU times. Those beyond a limit are given in the time of a reference machine, on which a million additions
-in Python take 20 ms: so neither a busy machine nor a slow one changes a verdict. Times within the limits are left as
-they are, since to measure this machine takes longer than most cases. The peers run in another process (`stage`).
+in Python take 20 ms, and without the time of slow memory (`tests.cost`): so neither a busy machine nor a slow one
+changes a verdict. Times within the limits are left as they are, since to measure this machine takes longer than most
+cases. The peers run in another process (`stage`).
 
 * The worst turn: CPU time of the loop's thread between two beats of a task that asks for a turn again and again.
 * The worst hold: the same of the whole process, since a thread that keeps the interpreter's lock stops the loop too.
@@ -43,6 +44,7 @@ from probe_exporter.web.accepting import Acceptor
 from probe_exporter.web.connections import Connections
 from probe_exporter.web.listening import BACKLOG, Place
 from probe_exporter.web.routes import Web
+from tests.cost import seconds_of_slow_memory
 from tests.hostile.cases import SUCCESS, Case
 from tests.hostile.peer_process import PeerProcess
 
@@ -139,13 +141,13 @@ async def _measure(case: Case, modules: list[Module], target: str) -> Cost:
         ended, ended_cpu, own = time.perf_counter(), time.process_time(), time.thread_time()
     _drop_connections()
     late = own - watching.thread_time_before(deadline) if ended > deadline else 0.0
-    if late > MAX_LATE_SECONDS and watching.speed == 1.0:
-        watching.speed = max(1.0, _speed())
+    if late > MAX_LATE_SECONDS:
+        watching.look_at_the_machine()
     return Cost(
         turn=watching.turn,
         hold=watching.hold,
-        late=late / watching.speed,
-        cpu=(ended_cpu - began_cpu) / watching.speed,
+        late=watching.on_the_reference_machine(late),
+        cpu=watching.on_the_reference_machine(ended_cpu - began_cpu),
         seconds=ended - began,
         growth=watching.growth,
         verdicts=tuple(_verdict(result) for result in results),
@@ -194,7 +196,7 @@ async def watched() -> AsyncIterator[TurnObserver]:
         collecting.cancel()
     watching.growth = max(0, _memory("VmHWM") - resident)
     if watching.turn > MAX_TURN_SECONDS or watching.hold > MAX_HOLD_SECONDS:
-        watching.speed = max(1.0, _speed())
+        watching.look_at_the_machine()
 
 
 class TurnObserver:
@@ -202,12 +204,12 @@ class TurnObserver:
 
     Attributes:
         growth: bytes by which the process grew at most.
-        speed: by how much this machine is slower than the reference; 1 if nothing is beyond a limit.
     """
 
     def __init__(self) -> None:
         self.growth = 0
-        self.speed = 1.0
+        self._speed = 1.0
+        self._slow_memory = 0.0
         self._turns = [0.0]
         self._holds = [0.0]
         self._noted: list[tuple[float, float]] = []
@@ -215,12 +217,21 @@ class TurnObserver:
     @property
     def turn(self) -> float:
         """The worst turn, in seconds."""
-        return max(self._turns) / self.speed
+        return self.on_the_reference_machine(max(self._turns))
 
     @property
     def hold(self) -> float:
         """The worst hold, in seconds."""
-        return max(self._holds) / self.speed
+        return self.on_the_reference_machine(max(self._holds))
+
+    def look_at_the_machine(self) -> None:
+        """Find out by how much this machine is slower than the reference: for a time that is beyond a limit."""
+        self._speed = max(1.0, _speed())
+        self._slow_memory = seconds_of_slow_memory()
+
+    def on_the_reference_machine(self, seconds: float) -> float:
+        """Return what a CPU time here is there; the same if nothing was beyond a limit."""
+        return max(0.0, seconds - self._slow_memory) / self._speed
 
     async def run(self) -> None:
         """Go on until cancelled."""

@@ -30,7 +30,7 @@ from probe_exporter.tls.context import ClientContext
 from probe_exporter.tls.handshake import Handshake, VerificationFailed
 from probe_exporter.tls.quic import QuicContext
 from probe_exporter.tls.settings import TLSSettings
-from tests.cost import expect_cheaper, seconds_of_a_million_additions, turns
+from tests.cost import expect_short, turns
 from tests.targets import Pki
 from tests.targets.peer import a_probe
 from tests.targets.tls_records import SESSION_TICKET, Writer, log_secrets, traffic_secret
@@ -58,11 +58,6 @@ async def server(play: Play) -> AsyncIterator[int]:
             with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             await asyncio.to_thread(thread.join)  # the loop has still to close what was aborted
-
-
-def limit() -> float:
-    """Return 20 ms of CPU time on the machine at hand, twice as many as a turn takes here."""
-    return seconds_of_a_million_additions()
 
 
 # --- after the handshake -----------------------------------------------------------------------------------
@@ -121,14 +116,14 @@ async def test_flood_of_tls_messages_without_data_ends_the_connection(
     assert failure is not None
     assert failure.reason is Reason.TLS_HANDSHAKE
     assert failure.message == "TLS broke: the peer sent more than 131072 bytes of messages without data"
-    expect_cheaper(longest, limit(), "a turn of the event loop")
+    expect_short(longest)
 
 
 @pytest.mark.slow
 async def test_flood_of_tiny_tls_records_shares_the_loop(pki: Pki, tmp_path: Path) -> None:
     got, failure, longest = await flooded(pki, tmp_path, tiny_records)
     assert (got, failure) == (45_000, None)
-    expect_cheaper(longest, limit(), "a turn of the event loop")
+    expect_short(longest)
 
 
 # --- during the handshake ----------------------------------------------------------------------------------
@@ -163,7 +158,7 @@ async def test_endless_data_in_place_of_a_handshake_fails(data: bytes) -> None:
         with turns() as taken, pytest.raises(ProbeFailed) as failed:
             await dial(a_probe(), ["127.0.0.1"], port, secure=secure)
         assert failed.value.reason is Reason.TLS_HANDSHAKE
-    expect_cheaper(max(taken), limit(), "a turn of the event loop")
+    expect_short(max(taken))
 
 
 def long_chain(directory: Path, length: int, names: int) -> Path:
@@ -241,7 +236,7 @@ async def test_handshake_with_slow_keys_shares_the_loop(pki: Pki, tmp_path: Path
     async with server(with_slow_keys(tmp_path, length)) as port:
         with turns() as taken, pytest.raises(ProbeFailed):
             await dial(a_probe(), ["127.0.0.1"], port, secure=secure)
-    expect_cheaper(max(taken), limit(), "a turn of the event loop")
+    expect_short(max(taken))
 
 
 @pytest.mark.slow
@@ -289,7 +284,7 @@ async def test_handshake_with_very_many_certificates_or_names_shares_the_loop(
             await dial(probe, ["127.0.0.1"], port, secure=secure)
         assert failed.value.reason is Reason.CERTIFICATE_WRONG_NAME
         assert "probe_ssl_last_chain_info" in {metric.name for metric in probe.samples.families}
-    expect_cheaper(max(taken), limit(), "a turn of the event loop")
+    expect_short(max(taken))
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -19,6 +20,7 @@ from probe_exporter.config import dump, loading
 from probe_exporter.config.module import Config, ConfigError, Module
 from probe_exporter.config.schema import json_schema
 from probe_exporter.network import address_choice, opening
+from probe_exporter.network.settings import SourceSettings
 from probe_exporter.plugins import loader
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.runner import run
@@ -26,6 +28,7 @@ from tests import namespaces
 from tests.namespaces import Namespace, NamespaceNetwork
 from tests.outcomes import why
 from tests.targets.dns import DnsServer, Zone
+from tests.targets.peer import a_probe
 from tests.waiting import PATIENCE, until, wait_until
 
 PROBERS = loader.load_probers([])
@@ -355,6 +358,27 @@ async def until_heard(far: FarListeners, module: Module, target: str) -> None:
     await until(lambda: far.heard)
     probing.cancel()
     await asyncio.gather(probing, return_exceptions=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_connections_from_one_source_address_to_different_targets_share_a_port(address: str) -> None:
+    """There are two local ports for three targets."""
+    namespaces.require()
+    ports = (50001, 50002, 50003)
+
+    async def connect_to_all() -> None:
+        source = SourceSettings(source_ip_address=address)
+        with contextlib.ExitStack() as listening:
+            for port in ports:
+                family = socket.AF_INET6 if ":" in address else socket.AF_INET
+                listening.enter_context(socket.create_server((address, port), family=family))
+            for connection in [await opening.connect(a_probe(), address, port, source) for port in ports]:
+                connection.close()
+
+    with namespaces.host() as host:
+        host.sysctl(ipv4__ip_local_port_range="40000 40001")
+        host.wait_for(connect_to_all)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from probe_exporter.start import IGNORED_SIGNALS
 from tests import exporters
 from tests.exporters import Server, peer
 from tests.http_client import ask
@@ -256,6 +258,13 @@ def test_request_under_a_prefix_gets_the_response_of_the_original(
     both_under_a_prefix: tuple[Server, Server], request_: Request
 ) -> None:
     compare(both_under_a_prefix, request_)
+
+
+@pytest.mark.parametrize("ignored", IGNORED_SIGNALS, ids=lambda one: one.name)
+def test_signal_that_the_original_ignores_is_ignored(both: tuple[Server, Server], ignored: signal.Signals) -> None:
+    for server in both:
+        server.process.send_signal(ignored)
+        assert ask(server.port, "/-/healthy").status == 200
 
 
 @pytest.mark.parametrize(

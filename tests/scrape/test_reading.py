@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
+from collections.abc import Iterator
 
 import pytest
 
 from probe_exporter.exposition import formats
-from probe_exporter.scrape.page import Hashes, Page
+from probe_exporter.scrape.page import MAX_LABEL_NAMES, MAX_LABEL_NAMES_OF_PAGE, Hashes, Page
 from probe_exporter.scrape.reading import FORMATS, accept, announced, free
 from tests.cost import short_turns
 
@@ -43,19 +43,14 @@ def test_accept_header_requests_each_format_that_the_exporter_offers(name: str) 
         assert found.name == name
 
 
-class FreedLast:
-    """What is freed after everything else."""
-
-
 class WatchedPage(Page):
     def __init__(self) -> None:
         super().__init__(1_000_000)
         self.freed = asyncio.Event()
 
-    def take_apart(self) -> list[object]:
-        last = FreedLast()
-        weakref.finalize(last, self.freed.set)
-        return [last, *super().take_apart()]
+    def take_apart(self) -> Iterator[object]:
+        yield from super().take_apart()
+        self.freed.set()
 
 
 @pytest.mark.slow
@@ -68,6 +63,19 @@ async def test_page_is_freed_in_short_turns() -> None:
         free(page)
         await page.freed.wait()
     assert page.families == []
+    assert list(page.take_apart()) == []
+
+
+def test_names_of_labels_are_kept_up_to_a_number() -> None:
+    page = Page(1_000_000)
+    labels = tuple((f"l{number}", "1") for number in range(MAX_LABEL_NAMES - 1))
+    for number in range(2 * MAX_LABEL_NAMES_OF_PAGE // MAX_LABEL_NAMES):
+        family = page.begin(f"a{number}", "histogram")
+        for bucket in ("1", "2"):
+            page.take(family, family.name, (*labels, ("le", bucket)), 1.0, "le")
+    names = [len(family.labels) for family in page.families]
+    assert set(names) == {MAX_LABEL_NAMES - 1, 0}
+    assert 0 <= sum(names) - MAX_LABEL_NAMES_OF_PAGE < MAX_LABEL_NAMES
 
 
 def test_hash_is_new_once() -> None:

@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.cache import remembered
 from probe_exporter.telemetry import memory
 from probe_exporter.telemetry.memory import MAX_LEFT, MIN_BURST, QUIET_CHECKS, Trimmer, drop_leftovers
 

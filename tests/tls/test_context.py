@@ -5,19 +5,29 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from probe_exporter.config.module import Module
+from probe_exporter.config.problems import Place
+from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.probers import http, websocket
+from probe_exporter.runner import run
 from probe_exporter.tls import context as contexts
 from probe_exporter.tls import loading
 from probe_exporter.tls.context import ClientContext, forget_contexts, remembered
 from probe_exporter.tls.loading import client_context
 from probe_exporter.tls.settings import TLSSettings
-from tests.targets import Pki
+from tests.outcomes import why
+from tests.targets import Pki, Site, Tls, reply
+from tests.targets.http3 import Quic
+from tests.targets.http3 import reply as reply_over_quic
+from tests.targets.websocket import WebsocketSite, upgraded
 
 CERTIFICATES = 3000
 
@@ -178,3 +188,82 @@ async def test_context_made_during_a_reload_is_not_kept(bundle: Bundle, many: by
     await bundle.write(many)
     assert isinstance(await task, ClientContext)
     assert not contexts._contexts
+
+
+def sparse(file: Path, size: int) -> str:
+    """Make a file of some bytes that takes no room, and return its path."""
+    file.touch()
+    os.truncate(file, size)
+    return str(file)
+
+
+@pytest.mark.parametrize("inline", [True, False], ids=["ca", "ca_file"])
+async def test_contexts_are_limited_by_the_bytes_of_their_authorities(tmp_path: Path, inline: bool) -> None:
+    """Two of these fit within the limit. The one that was not used for longest is dropped."""
+
+    def large(name: str) -> TLSSettings:
+        size = contexts.MAX_CONTEXTS_BYTES // contexts._BYTES_OF_ONE * 2 // 5
+        return TLSSettings(ca=name * size) if inline else TLSSettings(ca_file=sparse(tmp_path / name, size))
+
+    first, second, third = large("1"), large("2"), large("3")
+    made = [await remembered("kind", settings, object) for settings in (first, second)]
+    assert await remembered("kind", first, object) is made[0]
+    await remembered("kind", third, object)
+    assert await remembered("kind", first, object) is made[0]
+    assert await remembered("kind", second, object) is not made[1]
+
+
+async def test_context_larger_than_the_limit_is_kept_until_another_one_is_made(tmp_path: Path) -> None:
+    """It would be made again for each probe otherwise."""
+    huge = TLSSettings(ca_file=sparse(tmp_path / "huge", contexts.MAX_CONTEXTS_BYTES))
+    small = TLSSettings(insecure_skip_verify=True)
+    made = await remembered("kind", huge, object)
+    assert await remembered("kind", huge, object) is made
+    await remembered("kind", small, object)
+    assert await remembered("kind", huge, object) is not made
+
+
+def _site(pki: Pki) -> Site:
+    return Site({"/": reply(200, b"")}, Tls(), pki.directory)
+
+
+def _quic_site(pki: Pki) -> Site:
+    return Site({"/": reply_over_quic(200, b"")}, pki=pki.directory, quic=Quic())
+
+
+def _websocket_site(pki: Pki) -> Site:
+    return WebsocketSite({"/": upgraded()}, Tls(), pki.directory)
+
+
+@pytest.mark.parametrize(
+    ("make_site", "target", "prober", "settings"),
+    [
+        (_site, "https://localhost:{tls_port}/", http.prober, {}),
+        (_quic_site, "https://localhost:{quic_port}/", http.prober, {"enable_http3": True, "enable_http2": False}),
+        (_websocket_site, "wss://localhost:{tls_port}/", websocket.prober, {}),
+    ],
+    ids=["https", "HTTP/3", "wss"],
+)
+async def test_probe_looks_its_context_up_once(
+    pki: Pki,
+    make_site: Callable[[Pki], Site],
+    target: str,
+    prober: Prober[Any],
+    settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each lookup takes a system call for each file of the settings."""
+    looked: list[str] = []
+    really = contexts._stamp
+
+    def note(key: str, path: str) -> tuple[int, int, int]:
+        looked.append(key)
+        return really(key, path)
+
+    monkeypatch.setattr(contexts, "_stamp", note)
+    client = {"tls_config": pki.trust(), **settings}
+    whole = prober.settings.model_validate({"http_config": client} if prober is websocket.prober else client)
+    async with make_site(pki) as site:
+        result = await run(Module("m", prober, whole, 0.0, Place("t")), site.fill(target), 60.0)
+    assert why(result) is None
+    assert looked == ["ca"]

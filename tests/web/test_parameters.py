@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_exporter.addresses.cache import Cache, size_of
+from probe_exporter.cache import Cache, size_of
 from probe_exporter.web.parameters import (
     MAX_QUERY_PARAMETERS,
     TooManyParameters,

@@ -23,6 +23,7 @@ from probe_exporter.exporter import _reload_interval
 from probe_exporter.flags import parse
 from probe_exporter.history.memory import MemoryHistory
 from probe_exporter.history.probe_log import ProbeLog
+from probe_exporter.start import IGNORED_SIGNALS
 from probe_exporter.telemetry.counters import Telemetry
 from probe_exporter.web.listening import Place
 from probe_exporter.web.routes import Web
@@ -179,6 +180,13 @@ def test_sighup_logs_an_invalid_config_and_keeps_the_old_one(start: Start, tmp_p
         wait_until(lambda: own_metric(exporter, SUCCESSFUL) == 0)
         wait_until(lambda: "The configuration was not reloaded" in exporter.log.read_text())
         assert ask(exporter.port, "/probe?target=x").status == 200
+
+
+def test_ignored_signals_do_not_end_the_exporter(start: Start) -> None:
+    with start() as exporter:
+        for ignored in IGNORED_SIGNALS:
+            exporter.process.send_signal(ignored)
+            assert ask(exporter.port, "/probe?target=x").status == 200
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from probe_exporter.web import connections, usual_heads
 from probe_exporter.web.answers import Answer
 from probe_exporter.web.connections import Connections
 from probe_exporter.web.request import WebRequest
+from tests.waiting import until
 
 FIELDS = b"\r\nHost: x:9115\r\nUser-Agent: Prometheus/3.5.0\r\nAccept: text/plain;version=0.0.4\r\n\r\n"
 USUAL = b"GET /probe?target=a&module=http HTTP/1.1" + FIELDS
@@ -144,6 +145,38 @@ async def test_bytes_beyond_ascii_in_a_path_are_encoded(line: bytes, path: str) 
     asked, _ = await exchange([b"GET " + line + fields, USUAL, b"GET " + line + fields])
     assert [one[1] for one in asked] == [path, "/probe?target=a&module=http", path, "/last"]
     assert dict(asked[0][2])["X-Raw"] == dict(asked[2][2])["X-Raw"] == "ä"
+
+
+async def received(pieces: Sequence[bytes], requests: int) -> Asked:
+    """Give a connection exactly these pieces, as if each had arrived alone; return the last of its requests."""
+    async with serving() as (served, port, asked):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await until(lambda: served.number)
+        [connection] = served._server.connections
+        for piece in pieces:
+            connection.data_received(piece)
+        for _ in range(requests):
+            await reader.readuntil(b"done")
+        writer.close()
+    return asked[-1]
+
+
+@pytest.mark.parametrize("before", [[], [USUAL]], ids=["first", "second"])
+async def test_bytes_beyond_ascii_are_encoded_wherever_the_head_is_cut(before: list[bytes]) -> None:
+    """A segment may end anywhere in a line, or between the bytes of a character."""
+    head = "GET /ä?ö=ü HTTP/1.1\r\nHost: x\r\nX-Raw: ä\r\n\r\n".encode()
+    cuts = [[head[:at], head[at:]] for at in range(1, len(head))]
+    for pieces in (*cuts, [head[at : at + 1] for at in range(len(head))]):
+        _, path, fields = await received([*before, *pieces], requests=len(before) + 1)
+        assert (path, dict(fields)["X-Raw"]) == ("/%C3%A4?%C3%B6=%C3%BC", "ä")
+
+
+async def test_bytes_beyond_ascii_in_a_long_line_are_encoded() -> None:
+    """It goes to the parser in pieces."""
+    line = "a" * connections.PIECE + "ä" * connections.PIECE
+    asked, _ = await exchange([f"GET /{line} HTTP/1.1\r\nHost: x\r\nX-Raw: ä\r\n\r\n".encode()])
+    assert asked[0][1] == "/" + line.replace("ä", "%C3%A4")
+    assert dict(asked[0][2])["X-Raw"] == "ä"
 
 
 async def test_head_after_a_beginning_goes_to_the_parser() -> None:

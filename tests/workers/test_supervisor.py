@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from probe_exporter.start import IGNORED_SIGNALS
 from tests import exporters, forkserver
 from tests.exporters import Server, _environment
 from tests.http_client import ask
@@ -307,6 +309,15 @@ def test_workers_exit_if_supervisor_dies(start: Start) -> None:
         log = exporter.log.read_text()
         assert "level=ERROR" not in log
         assert "Traceback" not in log
+
+
+def test_ignored_signals_end_neither_the_supervisor_nor_a_worker(steady: Server) -> None:
+    before = workers(steady)
+    for process, ignored in itertools.product((steady.process.pid, *before), IGNORED_SIGNALS):
+        os.kill(process, ignored)
+    assert ask(steady.port, "/metrics").status == 200  # both workers answer the one that is asked
+    assert workers(steady) == before
+    assert "A worker has died" not in steady.log.read_text()
 
 
 # --- the end -----------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.cache import remembered
 from probe_exporter.protocols.dns import rdata
 from probe_exporter.protocols.dns.codes import TYPES
 from probe_exporter.protocols.dns.wire import Malformed, Wire, name_to_wire

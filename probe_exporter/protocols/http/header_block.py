@@ -14,7 +14,7 @@ from hpack import HPACKError
 from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable, table_entry_size
 
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.cache import remembered
 from probe_exporter.prober.failure import Reason
 from probe_exporter.protocols.http.frames import Code, Violation
 from probe_exporter.protocols.http.http1 import MAX_FIELD_BYTES

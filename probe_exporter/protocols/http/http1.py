@@ -23,10 +23,10 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.cache import remembered
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http.response import Headers, Response
-from probe_exporter.protocols.http.tokens import is_token
+from probe_exporter.protocols.http.syntax import is_token
 
 MAX_HEAD_BYTES = 10 * 1024 * 1024
 """Bytes of a response's status line and header fields, informational responses included: the original's limit."""
@@ -75,7 +75,7 @@ _HEAD_END = re.compile(rb"\n\r?\n")
 _FIELD_END = re.compile(rb"\r?\n(?![ \t])")
 # Spaces within a name are accepted, as in the original.
 _FIELD = re.compile(r"^([!#$%&'*+\-.^_`|~0-9A-Za-z][!#$%&'*+\-.^_`|~0-9A-Za-z ]*+):[ \t]*+(.*)$", re.MULTILINE)
-_FOLD = re.compile(r"(?<![ \t])[ \t]*+(?:\n[ \t]+)+")
+_FOLD = re.compile(r"(?<![ \t])[ \t]*+(?:\n[ \t]++)++")
 _CONTROLS = bytes({*range(0x20), 0x7F} - {*b"\t\n\r"})
 _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,16})(?:;[^\r]*|[ \t]*)\r")
 

@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, NamedTuple
 
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.cache import remembered
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http import frames, header_block
 from probe_exporter.protocols.http.exchange import Unprocessed

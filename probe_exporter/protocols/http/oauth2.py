@@ -28,6 +28,7 @@ from urllib.parse import parse_qsl, quote_plus, urlencode
 from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.failure import TIMEOUTS, ProbeFailed, Reason
 from probe_exporter.prober.run import Network, Probe
+from probe_exporter.prober.sharing import shared_result
 from probe_exporter.protocols.http import http1
 from probe_exporter.protocols.http.content import Body, receive
 from probe_exporter.protocols.http.exchange import Exchange
@@ -161,7 +162,7 @@ class TokenSource:
         fetch = self._fetch
         fetch.waiting += 1
         try:
-            return await asyncio.shield(fetch.task)
+            return await shared_result(fetch.task)
         except ProbeFailed as failed:  # an exception of our own, because other probes raise this one too
             raise ProbeFailed(failed.reason, failed.message, **failed.fields) from None
         finally:

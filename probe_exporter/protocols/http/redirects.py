@@ -28,6 +28,7 @@ from probe_exporter.tls import loading
 
 if TYPE_CHECKING:
     from probe_exporter.tls.context import ClientContext
+    from probe_exporter.tls.quic import QuicContext
 
 MAX_REDIRECTS = 10
 """Redirects that are followed; the next one is refused."""
@@ -77,6 +78,7 @@ class RedirectFollower:
         self._cookies: Cookies | None = None
         self._open: Exchange | None = None
         self._contexts: dict[tuple[str, ...], ClientContext] = {}  # by the protocols that they offer
+        self._for_quic: QuicContext | None = None
 
     def resolve(self, url: URL) -> Coroutine[Any, Any, str]:
         """Choose the address of the first hop.
@@ -111,6 +113,19 @@ class RedirectFollower:
             self._contexts[alpn] = context
         return context
 
+    async def _quic_context(self) -> QuicContext:
+        """Return the TLS context for hops by QUIC.
+
+        Raises:
+            ProbeFailed: the settings can't be used.
+        """
+        if self._for_quic is None:
+            await loading.load()
+            from probe_exporter.tls import quic  # noqa: PLC0415  # few modules need it
+
+            self._for_quic = await quic.quic_context(self._client.tls_config)
+        return self._for_quic
+
     async def prepare_tls(self) -> None:
         """Load the TLS context now, before anything is sent.
 
@@ -118,10 +133,7 @@ class RedirectFollower:
             ProbeFailed: the settings can't be used.
         """
         if self._http3:
-            await loading.load()
-            from probe_exporter.tls import quic  # noqa: PLC0415  # few modules need it
-
-            await quic.quic_context(self._client.tls_config)
+            await self._quic_context()
         else:
             await self._context()
 
@@ -261,9 +273,8 @@ class RedirectFollower:
     async def _over_quic(self, hop: Hop, upload: BinaryIO | None) -> Exchange:
         from probe_exporter.network import quic  # noqa: PLC0415  # few modules need it, and it takes a while to load
         from probe_exporter.protocols.http import http3, http3_exchange  # noqa: PLC0415  # the same
-        from probe_exporter.tls import quic as tls  # noqa: PLC0415  # the same
 
-        context, url = await tls.quic_context(self._client.tls_config), hop.request.url
+        context, url = await self._quic_context(), hop.request.url
         addresses = hop.addresses or await self._addresses(hop)
         client = await quic.dial(self._probe, addresses, url.port, context, hop.server_name, http3.ALPN)
         self.connect_seconds += client.connect_seconds

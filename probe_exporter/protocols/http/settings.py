@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
 from probe_exporter.protocols.http.proxy import DEFAULT_PORTS, Proxies
-from probe_exporter.protocols.http.tokens import is_token
+from probe_exporter.protocols.http.syntax import is_token
 from probe_exporter.protocols.http.url import parse
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import FilePath, Text

@@ -7,7 +7,7 @@ import os
 from binascii import b2a_base64
 from typing import NamedTuple
 
-from probe_exporter.addresses.cache import remembered
+from probe_exporter.cache import remembered
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.protocols.http import http1
 from probe_exporter.protocols.http.request import USER_AGENT, host_header

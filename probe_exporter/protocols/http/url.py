@@ -8,8 +8,8 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote, urljoin
 
 from probe_exporter.addresses import literals
-from probe_exporter.addresses.cache import MAX_USUAL_BYTES, remembered
 from probe_exporter.addresses.host_names import to_ascii
+from probe_exporter.cache import MAX_USUAL_BYTES, remembered
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -26,7 +26,7 @@ _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 _PARTS = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.IGNORECASE | re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
-_USER = re.compile(r"(?:[A-Za-z0-9._:~!$&'()*+,;=@-]|%[0-9a-fA-F]{2})*")
+_BAD_IN_USER = re.compile(r"[^A-Za-z0-9._:~!$&'()*+,;=@%-]|%(?![0-9a-fA-F]{2})")
 _ZONE = re.compile(r"25(?:[^%\s]|%[0-9a-fA-F]{2})+")
 _HOST = re.compile(r"""[^\s<>"`{}|\\^%/?#@:\[\]]+""")
 # Not percent-encoded: in a path what RFC 3986 allows and some more, in a query all that a request line can carry.
@@ -131,7 +131,7 @@ def parse(text: str) -> URL:
     scheme = match[1].lower()
     userinfo, at, authority = match[2].rpartition("@")
     host, port = _split_authority(authority, DEFAULT_PORTS[scheme])
-    if userinfo and not _USER.fullmatch(userinfo):
+    if userinfo and _BAD_IN_USER.search(userinfo):
         raise ValueError("the URL's user information contains a character that must be percent-encoded")
     if "%" in text and _BAD_ESCAPE.search(match[3] + (match[5] or "")):
         raise ValueError("the URL contains a % without two hexadecimal digits")

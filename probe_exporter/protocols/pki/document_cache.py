@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from probe_exporter.prober.failure import ProbeFailed
 from probe_exporter.prober.run import Network
+from probe_exporter.prober.sharing import shared_result
 from probe_exporter.protocols.http.settings import HttpClientSettings
 
 T = TypeVar("T")
@@ -117,7 +118,7 @@ class DocumentCache(Generic[T]):
             self._fetches[flight] = fetch = _SharedRequest(asyncio.create_task(request()))
         fetch.waiting += 1
         try:
-            return await asyncio.shield(fetch.task)
+            return await shared_result(fetch.task)
         except ProbeFailed as failed:  # an exception of our own, because other probes raise this one too
             raise ProbeFailed(failed.reason, failed.message) from None
         finally:

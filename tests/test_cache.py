@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from probe_exporter.addresses.cache import Cache, forget_all, remembered, size_of
+from probe_exporter.cache import Cache, forget_all, remembered, size_of
 
 
 class Counting:
