@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import posixpath
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote
@@ -105,6 +107,8 @@ class Web:
         self.probing = Probing(configuration, telemetry, history, probe_log, timeout_offset, max_probes, page, delays)
         self._module_pages = ModulePages(configuration, self._history_pages, self._renderer, place)
         self._workers = workers or SingleProcess()
+        self._encoding = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         self.health = Health(configuration, live, telemetry.lag, self._workers, self.probing, self._renderer)
         self.metadata = MetadataPage(configuration, self._renderer)
         self._status_page = StatusPage(
@@ -209,22 +213,33 @@ class Web:
 
     async def metrics(self, request: WebRequest, query: str) -> Answer:
         """Return the exporter's own metrics."""
-        format = negotiate(request.headers.get("Accept", ""))
         self.telemetry.scraping += 1
         try:
-            body = encode_families(await self._families(), format)
+            answer = await self._exposition(request)
         except Exception:
             self.telemetry.scraped(500)
             raise
         finally:
             self.telemetry.scraping -= 1
         self.telemetry.scraped(200)
-        return exposition(request, body, format.content_type)
+        return answer
 
-    async def _families(self) -> Iterable[Family]:
-        """Return this process's metrics, with those of all other workers added."""
-        all = await self._workers.snapshots()
-        return snapshots.merged(all) if all else self.telemetry.registry.collect()
+    async def _exposition(self, request: WebRequest) -> Answer:
+        """Return this process's metrics, with those of all other workers added.
+
+        They are encoded in a thread: those of 2,000 modules take 0.3 s. One request at a time, so that the event loop
+        waits for at most one other thread, and there are few copies of the counters.
+        """
+        format = negotiate(request.headers.get("Accept", ""))
+
+        def encode(families: Iterable[Family], of_workers: Sequence[bytes]) -> Answer:
+            body = encode_families(snapshots.merged(of_workers) if of_workers else families, format)
+            return exposition(request, body, format.content_type)
+
+        async with self._encoding:
+            of_workers = await self._workers.snapshots()
+            families = () if of_workers else self.telemetry.families()
+            return await asyncio.get_running_loop().run_in_executor(self._thread, encode, families, of_workers)
 
     @property
     def operations(self) -> dict[str, Operation]:

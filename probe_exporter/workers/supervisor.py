@@ -31,7 +31,7 @@ from typing import Any, NoReturn
 from probe_exporter.telemetry import log_output
 from probe_exporter.telemetry.counters import worker_restarts
 from probe_exporter.workers.process_state import ProcessState, hang_seconds, read_state
-from probe_exporter.workers.snapshots import merged, settled, snapshot
+from probe_exporter.workers.snapshots import NOTHING, merged, settled, snapshot
 from probe_exporter.workers.worker import HISTORY
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Worker:
     process: int
     channel: socket.socket
     started: float
-    last: str = "[]"  # its last snapshot of metrics that was shown
+    last: str = NOTHING.decode()  # its last snapshot of metrics that was shown
     late: bool = False  # it has not answered in time
     owed: float = 0.0  # since when it owes a heartbeat; 0 if it does not
     hang: float = 0.0  # seconds that count as hanging since then
@@ -126,7 +126,7 @@ class Supervisor:
         self._questions: dict[int, Question] = {}
         self._asking_to_reload: list[Asker] = []
         self._numbers = itertools.count()
-        self._settled = b"[]"  # the counters of exited workers
+        self._settled = NOTHING  # the counters of exited workers
         self._problems: dict[str, str] = {}
         self._next_heartbeat = 0.0
         self._checked = 0.0

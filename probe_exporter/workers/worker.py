@@ -9,6 +9,7 @@ import json
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from probe_exporter.config.reloading import REFUSALS
@@ -146,6 +147,7 @@ class SupervisorClient:
         self.index = 0
         self.history: Answering = _no_history
         self._telemetry = telemetry
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
         self._channel: socket.socket | None = None
         self._line: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._questions: dict[int, asyncio.Future[list[str]]] = {}
@@ -163,10 +165,15 @@ class SupervisorClient:
 
     async def snapshots(self) -> Sequence[bytes]:
         """Return the snapshots of all workers, this one's first, and the counters of exited ones."""
-        own = snapshot(self._telemetry.registry.collect())
+        own = await self._snapshot()
         # The supervisor gets the snapshot with the request and keeps it, so that no counter that was exported falls
         # if this process exits.
         return [own, *[text.encode() for text in await self._ask("snapshot", own.decode())]]
+
+    async def _snapshot(self) -> bytes:
+        """Return the snapshot of this worker. It is made in a thread: that of 2,000 modules takes 0.4 s."""
+        families = self._telemetry.families()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, snapshot, families)
 
     async def ask_others(self, what: str, text: str) -> Sequence[str]:
         """Return the answers of the other workers to a question; a worker that is late has none.
@@ -255,7 +262,7 @@ class SupervisorClient:
                 log.error("Unexpected exception in a question for the history", exc_info=error)
                 text = "null"
         elif what == "snapshot":
-            text = snapshot(self._telemetry.registry.collect()).decode()
+            text = (await self._snapshot()).decode()
         elif what == "reload":
             try:
                 await reload()

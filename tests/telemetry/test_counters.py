@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from probe_exporter.exposition.encoding import encode_families
@@ -108,6 +110,29 @@ def test_process_metrics_describe_this_process() -> None:
     started = value(telemetry, "process_start_time_seconds")
     assert started <= time.time()
     assert value(telemetry, "process_max_fds") == os.sysconf("SC_OPEN_MAX")
+
+
+def test_families_for_another_thread_are_those_of_the_registry() -> None:
+    telemetry = probed("http", "dns")
+    telemetry.tally("http").start(0.5)
+    assert {family.name for family in telemetry.families()} == {family.name for family in telemetry.registry.collect()}
+
+
+def test_families_for_another_thread_have_the_values_of_the_call() -> None:
+    telemetry = probed("http")
+    telemetry.tally("http").start(0.5)
+    telemetry.tally("http").finish("target_denied", 0.1)
+    before, families = text_of_modules(telemetry.registry.collect()), telemetry.families()
+    telemetry.tally("http").start(0.5)
+    telemetry.tally("http").finish("dns_timeout", 0.1)
+    telemetry.configured(())
+    assert text_of_modules(families) == before
+
+
+def text_of_modules(families: Iterable[Family]) -> str:
+    return encode_families(
+        family for family in families if re.match("probe_exporter_(probe|targets)", family.name)
+    ).decode()
 
 
 # --- probes ------------------------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ PROBER = Prober("nothing", Settings, _nothing)
 PATHS = ["/", "/?result=failure", "/history?limit=1000", "/form", "/config", "/metadata", "/modules", "/reasons"]
 
 MODULES = 1000
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+PROTOBUF = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
 LONG = "<" * 3000
 """A part of a target and of a message: it is escaped on the page."""
 
@@ -113,6 +115,17 @@ def _large_result() -> Result:
         probe.set(info, number, f"{number} {LONG[:50]}")
     module = Module("m", PROBER, Settings(), 0.0, problems.Place("test.yml"))
     return Result(module, "large", probe, None, "", 1e9, 0.5, 1.0)
+
+
+@pytest.mark.parametrize("accept", ["text/plain", OPENMETRICS, PROTOBUF])
+async def test_metrics_of_a_thousand_modules_are_encoded_in_short_turns(web: Web, accept: str) -> None:
+    for number in range(MODULES):
+        tally = web.telemetry.tally(f"m{number}")
+        tally.start()
+        tally.finish("http_status", 0.1)
+    await get(web, "/metrics", accept)
+    with short_turns():
+        await get(web, "/metrics", accept)
 
 
 async def test_status_page_is_bounded(web: Web) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from zlib import compress
+
 import pytest
 from prometheus_client.metrics_core import Metric as Family
 
 from probe_exporter.telemetry.counters import Telemetry
-from probe_exporter.workers.snapshots import families, merged, settled, snapshot
+from probe_exporter.workers.snapshots import MAX_LINE_SAMPLES, _unpacked, families, merged, settled, snapshot
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -99,7 +102,30 @@ def test_every_family_has_merge_rule() -> None:
     assert {series(merged([one, one]))[key] for key in ones} == {1}
 
 
-@pytest.mark.parametrize("junk", [b"", b"{}x", b'[{"name": 1}]'])
+def test_large_family_is_taken_apart_and_put_together() -> None:
+    modules = [f"m{number}" for number in range(MAX_LINE_SAMPLES)]
+    telemetry = Telemetry()
+    telemetry.configured(modules)
+    for module in modules:
+        telemetry.tally(module).start()
+    one = taken(telemetry)
+    assert len(families(one)) == len(list(telemetry.registry.collect()))
+    assert series(merged([settled(one), one])).keys() == series(families(one)).keys()
+    bucket = "probe_exporter_probe_wait_seconds_bucket"
+    assert value(merged([settled(one), one]), bucket, module=modules[-1], le="+Inf") == 2
+
+
+def test_snapshot_of_a_thousand_modules_is_short_and_read_in_short_steps() -> None:
+    telemetry = Telemetry()
+    telemetry.configured([f"m{number}" for number in range(1000)])
+    for number in range(1000):
+        telemetry.tally(f"m{number}").start()
+    one = taken(telemetry)
+    assert len(one) < 250_000
+    assert max(len(part["samples"]) for part in _unpacked(one)) == MAX_LINE_SAMPLES
+
+
+@pytest.mark.parametrize("junk", [b"", b"{}x", b'[{"name": 1}]', b64encode(compress(b'{"name": 1}'))])
 def test_snapshot_refuses_other_data(junk: bytes) -> None:
     with pytest.raises((ValueError, KeyError)):
         merged([junk])
