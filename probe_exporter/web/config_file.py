@@ -43,15 +43,22 @@ Hash = Annotated[Text, AfterValidator(check_hash)]
 
 
 def _known_headers(headers: dict[str, str]) -> dict[str, str]:
+    """Return the headers as they are sent: blanks for line breaks, as in Go; a long policy has several lines in YAML.
+
+    Raises:
+        ValueError: a header can't be set here, or not to its value.
+    """
+    sent = {}
     for name, value in headers.items():
         if name not in _VALUES:
             raise ValueError(f"`{name}` can't be set here; these can: {', '.join(_VALUES)}")
         choice = _VALUES[name]
         if choice and value not in choice:
             raise ValueError(f"`{name}` can be {' or '.join(choice)}")
-        if not value.isprintable() or not value.isascii():
-            raise ValueError(f"`{name}` can't hold line breaks, control characters or what is not ASCII")
-    return headers
+        sent[name] = value.replace("\r", " ").replace("\n", " ").strip(" \t")
+        if not sent[name].replace("\t", " ").isprintable() or not value.isascii():
+            raise ValueError(f"`{name}` can't hold control characters or what is not ASCII")
+    return sent
 
 
 class HttpServer(Settings):

@@ -62,7 +62,7 @@ def split_address(address: str) -> tuple[str, str]:
 
 
 def listen(address: str) -> socket.socket:
-    """Open a listening socket; ``:port`` accepts IPv4 and IPv6 if the system has both.
+    """Open a listening socket; ``:port`` and ``[::]:port`` accept IPv4 and IPv6 if the system has both, as in Go.
 
     Raises:
         ListenError: the address is in use, not one of this machine, or not permitted.
@@ -71,14 +71,13 @@ def listen(address: str) -> socket.socket:
     if port.isdecimal() and int(port) > MAX_PORT:
         raise ListenError(f"cannot listen on {address}: ports end at {MAX_PORT}")
     try:
-        if not host and socket.has_dualstack_ipv6():
-            number = socket.getaddrinfo(None, port or "0", type=socket.SOCK_STREAM)[0][4][1]
-            everywhere = ("", int(number))
-            return socket.create_server(everywhere, family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
-        found = socket.getaddrinfo(host or "0.0.0.0", port or "0", type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        both = socket.has_dualstack_ipv6()
+        every = "::" if both else "0.0.0.0"
+        found = socket.getaddrinfo(host or every, port or "0", type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         # As Go does: one address per flag, IPv4 if the name has one.
         family, _, _, _, where = min(found, key=lambda info: info[0] != socket.AF_INET)
-        return socket.create_server(where[:2], family=family, backlog=BACKLOG)
+        both = both and where[0] == "::"
+        return socket.create_server(where[:2], family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OSError as error:
         # create_server adds to the system's message; errors of name resolution have negative numbers.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror

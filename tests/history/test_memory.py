@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from cryptography import x509
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client import Gauge
 
@@ -170,6 +170,19 @@ def test_texts_have_the_size_that_python_says(texts: list[str], times: int) -> N
     """Short and long ones, of ASCII and of any other characters."""
     texts = [text * times for text in texts]
     assert memory._size_of_texts(texts) == sum(map(sys.getsizeof, texts))
+
+
+@given(st.integers(1) | st.integers(max_value=-1) | st.floats() | st.binary() | st.text())
+@example(2**30 - 1)
+@example(2**30)
+@example(-(2**30))
+@example(10**5000)
+@example(b"x" * 100_000)
+def test_values_in_the_log_have_the_size_that_python_says(value: object) -> None:
+    one, other = finished("x"), finished("x")
+    one.probe.log("Something", value=value)
+    other.probe.log("Something", value=True)
+    assert estimated_size(one) - estimated_size(other) == sys.getsizeof(value) - sys.getsizeof(True)
 
 
 def test_containers_in_the_log_count_with_what_they_hold() -> None:

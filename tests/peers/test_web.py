@@ -15,6 +15,7 @@ from tests import exporters
 from tests.exporters import Server, peer
 from tests.http_client import ask
 from tests.metrics_proto import decode
+from tests.processes import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -278,6 +279,13 @@ def test_signal_that_the_original_ignores_is_ignored(both: tuple[Server, Server]
 def test_odd_prefix_leads_to_the_paths_of_the_original(directory: Path, flags: list[str], path: str) -> None:
     with exporters.original(directory, *flags) as original, exporters.ours(directory, *flags) as ours:
         assert ask(ours.port, path).text == ask(original.port, path).text == "Healthy"
+
+
+def test_unspecified_ipv6_address_accepts_ipv4_as_in_the_original(directory: Path) -> None:
+    for start in (exporters.original, exporters.ours):
+        port = free_port()
+        with start(directory, f"--web.listen-address=[::]:{port}"):
+            assert ask(port, "/-/healthy").text == "Healthy"
 
 
 def test_error_is_one_line_of_text(both: tuple[Server, Server]) -> None:

@@ -29,6 +29,9 @@ http_server_config:
   headers:
     X-Frame-Options: sameorigin
     Strict-Transport-Security: max-age=60
+    Content-Security-Policy: |
+      default-src 'self';
+      img-src *
 """
 LIMITED = "rate_limit: {interval: 1h, burst: 3}\nhttp_server_config: {headers: {X-Frame-Options: deny}}\n"
 MUTUAL = """
@@ -125,7 +128,8 @@ def test_credentials_get_the_response_of_the_original(
     directory: Path, in_clear: list[Server], headers: dict[str, str]
 ) -> None:
     (directory / "clear.yml").write_text(LOCKED)
-    shown = ("www-authenticate", "x-frame-options", "strict-transport-security", "content-type")
+    set_here = ("x-frame-options", "strict-transport-security", "content-security-policy")
+    shown = ("www-authenticate", "content-type", *set_here)
     theirs, ours = (
         [
             (answer.status, answer.text, {name: answer.headers.get(name) for name in shown})

@@ -81,6 +81,7 @@ HTTP = [
     headers("Strict-Transport-Security: x"), headers("Strict-Transport-Security: ''"),
     headers("Content-Security-Policy: x"), headers("Content-Security-Policy: 5"),
     headers("Content-Security-Policy: null"), headers(r'Content-Security-Policy: "a\nb"'),
+    headers(r'Content-Security-Policy: "a\0b"'), headers(r'Content-Security-Policy: " a\tb\r\n"'),
 ]  # fmt: skip
 
 USERS = [
@@ -116,7 +117,7 @@ STRICTER = {
         tls(f"client_ca_file: leaf.key, {VERIFYING}"),
         tls(f"client_ca: bogus, {VERIFYING}"),
     ],
-    "a header can't hold a line break": [headers(r'Content-Security-Policy: "a\nb"')],
+    "a header can't hold control characters": [headers(r'Content-Security-Policy: "a\0b"')],
     "hashes that no tool makes, or that no password can match": [
         *[user(HASH.replace("2b", version)) for version in ("2x", "2z", "2", "1b")],
         user(f"{HASH}x"),

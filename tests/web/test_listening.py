@@ -37,7 +37,8 @@ def test_malformed_address_is_refused_with_the_valid_forms(address: str) -> None
         ("localhost:0", ["127.0.0.1"]),
         ("[::1]:0", ["::1"]),
         (":0", ["127.0.0.1", "::1"]),
-        ("[::]:0", ["::1"]),
+        ("[::]:0", ["127.0.0.1", "::1"]),
+        ("[0::0]:0", ["127.0.0.1", "::1"]),
     ],
 )
 def test_listening_socket_accepts_connections(address: str, clients: list[str]) -> None:
