@@ -44,6 +44,7 @@ from probe_exporter.network.quic_connection import ALL_GROUPS, USUAL_GROUPS, Cli
 from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.run import Probe
+from probe_exporter.prober.turns import pause
 from probe_exporter.tls import certificates, evidence, handshake, metrics, suites
 from probe_exporter.tls.handshake import MAX_QUICK_HANDSHAKE_BYTES, Handshake
 from probe_exporter.tls.quic import QuicContext
@@ -261,7 +262,7 @@ class QuicClient:
             self._receive(await self._datagrams.read())
             while self._datagrams.waiting:
                 if time.perf_counter() - started > MAX_TURN_SECONDS:
-                    await asyncio.sleep(0)
+                    await pause()
                     break
                 self._receive(await self._datagrams.read())
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
@@ -21,6 +20,7 @@ from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric, whole_nanoseconds
 from probe_exporter.prober.run import Probe
+from probe_exporter.prober.turns import pause
 from probe_exporter.protocols.dialogue.messages import Messages, MessageSettings
 from probe_exporter.protocols.dialogue.steps import walk
 from probe_exporter.protocols.http import tunnel
@@ -318,7 +318,7 @@ class _Channel:
             if conversation.needs_data:
                 conversation.feed(await self._connection.read())
             else:
-                await asyncio.sleep(0)  # other tasks run between the pieces of a flood
+                await pause()  # between the pieces of a flood
 
     def send_text(self, text: bytes) -> Awaitable[None]:
         self._conversation.say(text)

@@ -21,6 +21,7 @@ from probe_exporter.prober.deadline import Deadline
 from probe_exporter.prober.failure import TIMEOUTS, ProbeFailed, Reason
 from probe_exporter.prober.metrics import Metric, whole_nanoseconds
 from probe_exporter.prober.run import Probe
+from probe_exporter.prober.turns import pause
 from probe_exporter.protocols.dialogue.steps import (
     FAILED_BY_BYTES,
     FAILED_BY_REGEXP,
@@ -222,7 +223,7 @@ class Lines:
         self._spent += size + LINE_COST
         if self._spent > MAX_TURN_BYTES:
             self._spent = 0
-            await asyncio.sleep(0)
+            await pause()
 
     async def take(self, expected: bytes) -> None:
         """Read exactly these bytes, in any number of pieces.

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from probe_exporter.network.connection import Connection
 from probe_exporter.prober.failure import ProbeFailed
+from probe_exporter.prober.turns import pause
 from probe_exporter.protocols.http import frames
 from probe_exporter.protocols.http.frames import frame
 from probe_exporter.protocols.http.header_block import Field
@@ -106,7 +107,7 @@ class Http2Exchange:
         connection, reader = self._connection, self.reader
         data: bytes | None = None
         if reader.pending:
-            await asyncio.sleep(0)
+            await pause()
         else:
             if not connection.waiting:  # otherwise it goes out together with the answer to what is waiting
                 self._send_pending()
