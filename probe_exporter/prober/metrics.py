@@ -250,6 +250,14 @@ class Samples:
         return self.series.get((metric, labels), default) if labels else self.plain.get(metric, default)
 
     @property
+    def number(self) -> int:
+        """The number of series."""
+        number = len(self.plain) + len(self.series)
+        if self.has_registry:
+            number += sum([len(family.samples) for family in self.registry.collect()])
+        return number
+
+    @property
     def labelled(self) -> dict[Metric, dict[LabelValues, float]]:
         """The samples of metrics with labels, by metric."""
         found: dict[Metric, dict[LabelValues, float]] = {}

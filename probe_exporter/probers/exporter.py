@@ -361,7 +361,7 @@ class _ExporterProbe:
         probe.set(PARSED, 1)
         probe.set(REEXPOSED, len(self._taken.kept))
         probe.set(LEFT_OUT, self._taken.left_out)
-        self._settings.reexpose.hand_over(probe, self._taken)
+        await self._settings.reexpose.hand_over(probe, self._taken)
         return True
 
     def _count(self, page: Page) -> None:

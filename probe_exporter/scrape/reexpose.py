@@ -6,7 +6,7 @@ Names that begin with ``probe_`` are dropped, so that a target can't forge what 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from pydantic import AfterValidator
 
 from probe_exporter.prober.metrics import FixedCollector
 from probe_exporter.prober.run import Probe
+from probe_exporter.prober.turns import Turn
 from probe_exporter.scrape.page import Sample, Selection
 from probe_exporter.settings.block import Settings
 from probe_exporter.settings.fields import Text
@@ -76,17 +77,18 @@ class ReexposeSettings(Settings):
         longest = max([len(value) for _, value in sample.labels], default=0)
         return len(sample.labels) <= self.label_limit and longest <= self.label_value_length_limit
 
-    def hand_over(self, probe: Probe, taken: Selection) -> None:
-        """Add the series to the result of the probe."""
+    async def hand_over(self, probe: Probe, taken: Selection) -> None:
+        """Add the series to the result of the probe, in short turns: 20,000 take 60 ms."""
         if taken.kept:
-            probe.registry.register(FixedCollector(list(self._families(taken.kept))))
+            probe.registry.register(FixedCollector(await self._families(taken.kept)))
 
-    def _families(self, samples: Iterable[Sample]) -> Iterator[Family]:
-        """Yield the series as families that any format can represent.
+    async def _families(self, samples: Iterable[Sample]) -> list[Family]:
+        """Return the series as families that any format can represent.
 
         A part of a histogram or summary is a family of its own, without a type: other parts may be missing.
         """
         families: dict[str, Family] = {}
+        turn = Turn()
         for sample in samples:
             name = f"{self.prefix}{sample.name}"
             family = families.get(name)
@@ -95,7 +97,8 @@ class ReexposeSettings(Settings):
                 base = name.removesuffix("_total") if type == "counter" else name
                 families[name] = family = Family(base, f"{sample.name} of the target.", type)
             family.add_sample(name, dict(sample.labels), sample.value)
-        yield from families.values()
+            await turn.give()
+        return [*families.values()]
 
 
 def _type(sample: Sample) -> str:

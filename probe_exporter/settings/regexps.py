@@ -20,7 +20,10 @@ _ROOMY.max_mem = 64 << 20
 
 
 MAX_REMEMBERED_BYTES = 1024
-"""Bytes that one regular expression remembers: its search in so few takes some ten times as long as a comparison."""
+"""Size of data that one regular expression remembers: a search in so little takes ten times as long as a comparison."""
+
+Spans = Sequence[tuple[int, int]]
+"""The positions of a match and of its groups, each a start and an end; -1 for a group that did not match."""
 
 
 class Match(Protocol):
@@ -45,30 +48,37 @@ class Regexp(Scalar):
         """
         self.text = text
         self._compiled = _compile(text)
-        self._last: tuple[bytes | None, bool] = None, False  # what `matches` was asked last, and its answer
+        self._last: tuple[Any, bytes, Spans | None] = None, b"", None  # what `_find` returned last, of short data
+
+    # These two remember the result for short data until other data come: most servers repeat a header's value, a
+    # greeting or an answer, and many a short body.
 
     def search(self, data: bytes) -> Match | None:
         """Return the first match anywhere in `data`. As in Go, a byte that is not UTF-8 counts as U+FFFD."""
-        mended = replace_invalid(data)
-        if mended is not data:
-            return _search_mended(self._compiled, data, mended)
-        return _search(self._compiled, data)
+        last = self._last
+        if data != last[0]:
+            last = self._find(data)
+        received, mended, spans = last
+        if spans is None:
+            return None
+        found = _Found(self._compiled, mended, spans)
+        return found if mended is received else _MendedMatch(found, received, mended)
 
     def matches(self, data: bytes) -> bool:
-        """Return whether there is a match anywhere in `data`, as `search` finds it.
+        """Return whether there is a match anywhere in `data`, as `search` finds it."""
+        last = self._last
+        if data != last[0]:
+            last = self._find(data)
+        return last[2] is not None
 
-        The answer for short data is remembered until other data come, since most servers repeat a header's value, and
-        many a short body.
-        """
-        last, answer = self._last
-        if data == last:
-            return answer
+    def _find(self, data: bytes) -> tuple[bytes, bytes, Spans | None]:
+        """Return `data`, the same with U+FFFD for each byte that is not UTF-8, and the first match in that, if any."""
         mended = replace_invalid(data)
-        spans = self._compiled._regexp.Match(_ANYWHERE, mended, 0, len(mended))  # noqa: SLF001
-        answer = bool(spans[0][0] >= 0)
-        if len(data) <= MAX_REMEMBERED_BYTES:
-            self._last = data, answer  # one assignment: another thread may read it meanwhile
-        return answer
+        spans = self._compiled._regexp.Match(_ANYWHERE, mended, 0, len(mended))  # noqa: SLF001  # below `search`
+        found = data, mended, None if spans[0][0] < 0 else spans
+        if len(mended) <= MAX_REMEMBERED_BYTES:
+            self._last = found  # one assignment: another thread may read it meanwhile
+        return found
 
     def find_all(self, data: bytes) -> Iterator[Match]:
         """Yield all matches in `data`. Bytes that are not UTF-8 are U+FFFD in the matches, too."""
@@ -159,18 +169,12 @@ def replace_invalid(data: bytes) -> bytes:
     return data if valid else mended.getvalue()
 
 
-def _search_mended(compiled: Any, data: bytes, mended: bytes) -> Match | None:
-    """Search `mended`, which is `data` with U+FFFD for each byte that is not UTF-8. The match has bytes of `data`."""
-    found = _search(compiled, mended)
-    return None if found is None else _MendedMatch(found, data, mended)
-
-
 class _Found:
     """A match in data without changes. The library's takes four times as long to make, in most dialogues and checks."""
 
     __slots__ = ("_compiled", "_data", "spans")
 
-    def __init__(self, compiled: Any, data: bytes, spans: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, compiled: Any, data: bytes, spans: Spans) -> None:
         self._compiled = compiled
         self._data = data
         self.spans = spans
@@ -190,13 +194,7 @@ class _Found:
         return tuple([self.group(number) for number in range(1, len(self.spans))])
 
 
-_ANYWHERE = re2._Anchor.UNANCHORED  # noqa: SLF001  # with `Match`, all that is below the library's `search`
-
-
-def _search(compiled: Any, data: bytes) -> _Found | None:
-    """Return the first match anywhere in `data`, as the library's ``search`` does in more steps."""
-    spans = compiled._regexp.Match(_ANYWHERE, data, 0, len(data))  # noqa: SLF001
-    return None if spans[0][0] < 0 else _Found(compiled, data, spans)
+_ANYWHERE = re2._Anchor.UNANCHORED  # noqa: SLF001  # as the library's own `search`
 
 
 _REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}".encode()

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from cryptography import x509
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from prometheus_client import Gauge
 
 from probe_exporter.config.module import Module
 from probe_exporter.config.problems import Place
@@ -171,6 +172,19 @@ def test_texts_have_the_size_that_python_says(texts: list[str], times: int) -> N
     assert memory._size_of_texts(texts) == sum(map(sys.getsizeof, texts))
 
 
+@given(st.integers(1) | st.integers(max_value=-1) | st.floats() | st.binary() | st.text())
+@example(2**30 - 1)
+@example(2**30)
+@example(-(2**30))
+@example(10**5000)
+@example(b"x" * 100_000)
+def test_values_in_the_log_have_the_size_that_python_says(value: object) -> None:
+    one, other = finished("x"), finished("x")
+    one.probe.log("Something", value=value)
+    other.probe.log("Something", value=True)
+    assert estimated_size(one) - estimated_size(other) == sys.getsizeof(value) - sys.getsizeof(True)
+
+
 def test_containers_in_the_log_count_with_what_they_hold() -> None:
     results = [finished("x") for _ in range(4)]
     for result, value in zip(
@@ -303,6 +317,49 @@ async def test_results_are_settled_without_a_query() -> None:
 
 
 # --- cost ----------------------------------------------------------------------------------------------------
+
+
+def with_lines(number: int) -> Result:
+    result = finished("x")
+    result.probe.lines *= number
+    return result
+
+
+def with_series(number: int) -> Result:
+    result = finished("x")
+    result.probe.samples.series = {(INFO, (str(place),)): 1.0 for place in range(number)}
+    return result
+
+
+def with_registry(_number: int) -> Result:
+    result = finished("x")
+    Gauge("a", "A.", registry=result.probe.registry)
+    return result
+
+
+@pytest.mark.parametrize("make", [with_lines, with_series, with_registry])
+def test_few_large_results_wait_to_be_settled(make: Callable[[int], Result]) -> None:
+    """A turn computes the sizes of all results that wait."""
+    recent = Recent(100, 16 * MAX_BYTES, Counter())
+    waiting = []
+    for _ in range(60):
+        recent.add(make(memory.MAX_UNSETTLED_PARTS // 5))
+        waiting.append(len(recent._unsettled))
+    assert max(waiting) == 4
+    assert len([*recent]) == 60 - waiting[-1]
+
+
+def test_pushed_out_results_are_not_among_those_that_wait() -> None:
+    recent = Recent(2, MAX_BYTES, Counter())
+    for _ in range(memory.MAX_UNSETTLED_PARTS):
+        recent.add(with_lines(10))
+    assert [*recent] == [], "the timer will settle the two that wait"
+
+
+def test_largest_result_is_handed_over_although_it_does_not_wait() -> None:
+    recent = Recent(10, MAX_BYTES, Counter())
+    assert recent.add(with_lines(memory.MAX_UNSETTLED_PARTS)), "`history.file` schedules the write"
+    assert len(recent.take()) == 1
 
 
 async def a_talkative_probe(probe: Probe, settings: Settings) -> None:

@@ -124,3 +124,6 @@ def cases() -> Iterator[Case]:
     small: Clients = {"exporter": {**CLIENTS["exporter"], "settings": {}}}
     plain = {"text without demands": {**PEERS["24,000 labels a line"], "ends": CLIENTS["exporter"]["ends"] | {SUCCESS}}}
     yield from against(small, plain)
+    copying = {**small["exporter"], "settings": {"reexpose": {"names": ["*"], "limit": 20_000}}}
+    families = _page(_TEXT, lambda: [b"".join(b"a%d 1\n" % number for number in range(20_000))])
+    yield from against({"exporter that copies all": copying}, {"20,000 families": families})

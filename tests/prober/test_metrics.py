@@ -188,6 +188,17 @@ def test_samples_are_a_collector() -> None:
     }
 
 
+def test_number_of_series_includes_those_of_the_registry() -> None:
+    samples = Samples()
+    assert samples.number == 0
+    samples.set(PLAIN, 1)
+    samples.set(LABELLED, 1, "a", "b")
+    samples.set(LABELLED, 1, "a", "c")
+    assert samples.number == 3
+    Gauge("probe_own", "Own.", registry=samples.registry).set(5)
+    assert samples.number == 4
+
+
 def test_samples_include_own_registry() -> None:
     samples = Samples()
     samples.set(PLAIN, 1)

@@ -55,10 +55,30 @@ def test_matches_answers_for_the_data_at_hand_however_often_they_change() -> Non
         assert regexp.matches(data) is answer
 
 
-def test_matches_remembers_short_data_only() -> None:
+def test_search_finds_in_the_data_at_hand_however_often_they_change() -> None:
+    regexp = Regexp("(b)|(\N{REPLACEMENT CHARACTER}c)")
+    for data, spans in (
+        (b"ab", [(1, 2), (1, 2), (-1, -1)]),
+        (bytes(bytearray(b"ab")), [(1, 2), (1, 2), (-1, -1)]),  # equal, and another object
+        (b"aa", None),
+        (b"\xff\xff\xffc", [(2, 4), (-1, -1), (2, 4)]),
+        (b"", None),
+        (bytes(MAX_REMEMBERED_BYTES) + b"b", [(MAX_REMEMBERED_BYTES, MAX_REMEMBERED_BYTES + 1)] * 2 + [(-1, -1)]),
+    ) * 2:
+        for _ in range(2):
+            found = regexp.search(data)
+            assert (found and [found.span(group) for group in range(3)]) == spans
+            assert not found or found.group() == data[slice(*found.span())]
+            assert regexp.matches(data) is (found is not None)
+
+
+def test_short_data_are_remembered_and_no_others() -> None:
     regexp = Regexp("a")
     short, long = bytes(MAX_REMEMBERED_BYTES), bytes(MAX_REMEMBERED_BYTES) + b"a"
     assert not regexp.matches(short)
     assert regexp.matches(long)
     assert long not in gc.get_referents(regexp._last)
     assert short in gc.get_referents(regexp._last)
+    grows = b"\xff" * (MAX_REMEMBERED_BYTES // 2)  # by replacement characters of three bytes
+    assert not regexp.matches(grows)
+    assert grows not in gc.get_referents(regexp._last)

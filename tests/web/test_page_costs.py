@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.samples import Sample
 
 from probe_exporter.config import problems
-from probe_exporter.config.module import Module
+from probe_exporter.config.module import Module, Modules
 from probe_exporter.config.reloading import Configuration, Source
 from probe_exporter.history.memory import History, MemoryHistory, Query
 from probe_exporter.history.probe_log import ProbeLog
 from probe_exporter.history.record import HistoryDocument, HistoryEntry
 from probe_exporter.prober.declaration import Prober
-from probe_exporter.prober.metrics import Metric
+from probe_exporter.prober.metrics import FixedCollector, LabelledSeries, Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.runner import Result
 from probe_exporter.settings.block import Settings
@@ -126,6 +129,36 @@ async def test_metrics_of_a_thousand_modules_are_encoded_in_short_turns(web: Web
     await get(web, "/metrics", accept)
     with short_turns():
         await get(web, "/metrics", accept)
+
+
+MANY = Metric("probe_many", "One of many.", ("number",))
+SERIES: LabelledSeries = {(MANY, (str(number),)): 1.0 for number in range(20_000)}
+REGISTERED = Family("registered", "One of many.", "gauge")
+REGISTERED.samples = [Sample("registered", {"number": str(number)}, 1.0) for number in range(20_000)]
+
+
+async def _set_many(probe: Probe, settings: Settings) -> None:
+    probe.samples.series = {**SERIES}
+
+
+async def _register_many(probe: Probe, settings: Settings) -> None:
+    probe.registry.register(FixedCollector([REGISTERED]))
+
+
+@pytest.mark.parametrize("asked", ["set", "registered", "set,registered"])
+@pytest.mark.parametrize("accept", ["text/plain", OPENMETRICS, PROTOBUF])
+async def test_response_with_thousands_of_series_is_encoded_in_short_turns(
+    tmp_path: Path, asked: str, accept: str
+) -> None:
+    web = _web(MemoryHistory(0, 0, ProbeLog(), Counter()), tmp_path / "blackbox.yml")
+    modules = {
+        name: Module(name, Prober(name, Settings, run), Settings(), 5.0, problems.Place("test.yml"))
+        for name, run in {"set": _set_many, "registered": _register_many}.items()
+    }
+    web._configuration.current = replace(web._configuration.current, modules=Modules(modules, {}))
+    with short_turns():
+        body = await get(web, f"/probe?target=x&module={asked}", accept)
+    assert body.count(b"number") == 20_000 * (1 + asked.count(",")), "every series has the label"
 
 
 async def test_status_page_is_bounded(web: Web) -> None:
