@@ -78,7 +78,7 @@ USES = {
         "_DECIMAL": APART, "_HEXADECIMAL": APART, "_LONE_UNDERSCORE": FIXED, "_SPECIAL": FIXED,
     },
     "probe_exporter/settings/secrets.py": {"_CREDENTIAL": FIXED},
-    "probe_exporter/telemetry/logs.py": {"_PLAIN": RUN},
+    "probe_exporter/telemetry/logs.py": {"_PLAIN": RUN, "_UNUSUAL": FIXED},
     "probe_exporter/telemetry/masking.py": {"_USER": RUN, "_PORT": RUN, "_AUTHORITY": RUN, "_WORD": RUN},
     "probe_exporter/tls/name_matching.py": {"_LABEL": RUN},
     "probe_exporter/tools/new.py": {"_NAME": OURS},

@@ -375,6 +375,7 @@ class _ExporterProbe:
         found = Counter[str]()
         with probe.phase("lint", DURATION):
             turn = Turn()
+            await turn.begin()
             for family in page.families:
                 for finding in findings(family):
                     if finding.rule in settings.lint_ignore:

@@ -89,6 +89,7 @@ class ReexposeSettings(Settings):
         """
         families: dict[str, Family] = {}
         turn = Turn()
+        await turn.begin()
         for sample in samples:
             name = f"{self.prefix}{sample.name}"
             family = families.get(name)

@@ -79,6 +79,7 @@ def level_name(level: int) -> str:
 
 
 _PLAIN = re.compile(r"[!#-<>-~]+")  # printable ASCII without blank, quote and =
+_UNUSUAL = re.compile(r"[^ -~]")  # all but printable ASCII
 _ESCAPES = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
 _ESCAPES |= {'"': r"\"", "\\": "\\\\"}
 
@@ -89,12 +90,18 @@ def _quoted(text: str) -> str:
         return text
     if text and not text.isascii() and text.isprintable() and not any(c in ' "=' for c in text):
         return text
-    return '"' + "".join([_quoted_character(c) for c in text]) + '"'
+    # Not by character: records of a hostile DNS response can take 4 MB.
+    text = text.replace("\\", "\\\\").replace('"', r"\"")
+    return f'"{_UNUSUAL.sub(_quoted_match, text)}"'
 
 
 def _escaped(text: str) -> str:
     """Return text with escapes for control characters, which a terminal would obey."""
     return "".join([c if c.isprintable() else _quoted_character(c) for c in text])
+
+
+def _quoted_match(match: re.Match[str]) -> str:
+    return _quoted_character(match.group())
 
 
 def _quoted_character(character: str) -> str:

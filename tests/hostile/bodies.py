@@ -179,6 +179,8 @@ SEARCHED: dict[str, dict[str, Any]] = {
 def cases() -> Iterator[Case]:
     """Yield the cases of this file."""
     yield from against(CLIENTS, FRAMED)
+    at_once = {"one-byte chunks without end, 10 probes": {**FRAMED["one-byte chunks without end"], "probes": 10}}
+    yield from against({"http": CLIENTS["http"]}, at_once)
     yield from against({"http": CLIENTS["http"]}, PACKED)
     yield from against(_LOOKED_AT, DOCUMENTS)
     yield from against(_SEARCHED, SEARCHED)

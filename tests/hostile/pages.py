@@ -117,6 +117,9 @@ PEERS: dict[str, dict[str, Any]] = {
     ),
 }
 
+MANY = ("a million TYPE lines", "protobuf: a million buckets")
+"""Pages that several probes read at once, which share the turns of the event loop."""
+
 
 def cases() -> Iterator[Case]:
     """Yield the cases of this file."""
@@ -127,3 +130,5 @@ def cases() -> Iterator[Case]:
     copying = {**small["exporter"], "settings": {"reexpose": {"names": ["*"], "limit": 20_000}}}
     families = _page(_TEXT, lambda: [b"".join(b"a%d 1\n" % number for number in range(20_000))])
     yield from against({"exporter that copies all": copying}, {"20,000 families": families})
+    at_once = {f"{peer}, 10 probes": {**PEERS[peer], "probes": 10} for peer in MANY}
+    yield from against({"exporter": {**CLIENTS["exporter"], "memory": 512 * MEBIBYTE}}, at_once)

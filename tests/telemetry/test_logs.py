@@ -256,3 +256,8 @@ def test_application_log_masks_url_passwords(format: logs.FormatName) -> None:
         first = json.loads(text.splitlines()[0])
         assert (first["count"], first["none"]) == (1, None), "what is no text stays what it is"
         assert first["urls"] == ["http://u:xxxxx@h/"]
+
+
+@given(st.text(st.sampled_from('ab "=\\\n\x00\x7fé\u2028\ud800😀')))
+def test_quoted_text_is_what_its_characters_are(text: str) -> None:
+    assert logs._quoted(f" {text}") == '" ' + "".join(map(logs._quoted_character, text)) + '"'

@@ -6,7 +6,6 @@ decompression bomb does not block the event loop, and ends at the limit and not 
 
 from __future__ import annotations
 
-import asyncio
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Protocol
 import brotli  # type: ignore[import-untyped]  # it has neither stubs nor annotations
 
 from probe_exporter.prober.failure import ProbeFailed, Reason
+from probe_exporter.prober.turns import pause
 from probe_exporter.protocols.http.pieces import Pieces
 
 STEP_BYTES = 256 * 1024
@@ -331,7 +331,7 @@ async def receive(source: Source, body: Body) -> None:
             body.take(piece)
             continue
         for _ in body.feed(piece):
-            await asyncio.sleep(0)
+            await pause()
     body.end()
 
 

@@ -9,6 +9,7 @@ from typing import BinaryIO, Protocol
 
 from probe_exporter.network.connection import Connection
 from probe_exporter.prober.failure import ProbeFailed
+from probe_exporter.prober.turns import pause
 from probe_exporter.protocols.http import http1
 from probe_exporter.protocols.http.http1 import Http1ResponseReader
 from probe_exporter.protocols.http.request import Request
@@ -110,7 +111,7 @@ class Http1Exchange:
             if piece or self._reader.complete:
                 return piece
             if self._reader.unread:
-                await asyncio.sleep(0)  # let other tasks run between two portions of tiny chunks
+                await pause()  # between two portions of tiny chunks
                 self._reader.proceed()
             else:
                 self._reader.feed(await self._connection.read())
