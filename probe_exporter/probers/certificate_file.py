@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import OwnReason, ProbeFailed, Reason
+from probe_exporter.prober.files import MAX_SECRET_BYTES, read_file
 from probe_exporter.prober.metrics import Metric
 from probe_exporter.prober.run import Probe
 from probe_exporter.settings.fields import FilePath
@@ -353,7 +354,7 @@ def _password(settings: CertificateFileSettings) -> str:
     if not settings.password_file:
         return settings.password.reveal()
     try:
-        return Path(settings.password_file).read_text(encoding="utf-8").strip()
+        return read_file(settings.password_file, MAX_SECRET_BYTES).decode().strip()
     except (OSError, ValueError) as error:
         what = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"certificate_file: password_file can't be read: {what}") from None

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from pydantic import Field, model_validator
@@ -16,6 +15,7 @@ from pydantic import Field, model_validator
 from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
+from probe_exporter.prober.files import open_file
 from probe_exporter.prober.metrics import Metric, whole_nanoseconds
 from probe_exporter.prober.run import Probe, note_phase
 from probe_exporter.protocols.dialogue.steps import FAILED_BY_REGEXP
@@ -355,7 +355,7 @@ class _HttpProbe:
 
     def _open_body_file(self, path: str) -> None:
         try:
-            self._upload = Path(path).open("rb")  # noqa: SIM115  # `close` closes it
+            self._upload = open_file(path)  # `close` closes it
         except OSError as error:
             check_files(error, f"reading {path}")
             raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"body_file {path} can't be read: {error.strerror}") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,13 @@ async def test_failure_before_the_request_has_only_the_resolve_phase(
     result = await run(module(**settings), target, 20.0)
     assert why(result) == expected
     assert set(seconds(result)) == {"resolve"}
+
+
+async def test_body_file_that_is_a_pipe_fails_the_probe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    result = await run(module(body_file=str(tmp_path / "pipe")), "http://127.0.0.1/", 20.0)
+    assert why(result) == (Reason.SETTINGS_UNUSABLE, "")
+    assert "it is a pipe" in str(result.failure)
 
 
 @pytest.mark.parametrize("settings", [{"headers": {"X A": "1"}}, {"bearer_token_file": "none"}])

@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from probe_exporter.addresses.host_names import to_ascii
+from probe_exporter.prober import files
 from probe_exporter.prober.failure import ProbeFailed, Reason, check_files
 from probe_exporter.protocols.http import http1
 from probe_exporter.protocols.http.response import Headers
@@ -353,7 +353,7 @@ def read_file(path: str, key: str) -> str:
         ProbeFailed: the file can't be read.
     """
     try:
-        return Path(path).read_bytes().decode("utf-8", "surrogateescape").strip()
+        return files.read_file(path, files.MAX_SECRET_BYTES).decode("utf-8", "surrogateescape").strip()
     except OSError as error:
         check_files(error, f"reading {path}")
         raise ProbeFailed(Reason.SETTINGS_UNUSABLE, f"{key}: {path} can't be read: {error.strerror}") from None

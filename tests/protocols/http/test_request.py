@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,14 @@ def test_file_that_can_not_be_read_fails(tmp_path: Path) -> None:
         {"authorization": {"credentials_file": str(tmp_path)}},
     ):
         assert missing in failing(**settings) or str(tmp_path) in failing(**settings)
+
+
+def test_file_of_a_secret_is_no_pipe_and_has_a_limit(tmp_path: Path) -> None:
+    """To read them would hold up all probes."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert f"{pipe} can't be read: it is a pipe" in failing(authorization={"credentials_file": str(pipe)})
+    assert "/dev/zero can't be read: it has more than" in failing(authorization={"credentials_file": "/dev/zero"})
 
 
 # --- credentials -------------------------------------------------------------------------------------------
