@@ -45,6 +45,9 @@ that newer ones push out meanwhile needs no size: with 0.1 s a probe under load 
 MAX_UNSETTLED_PARTS = 10_000
 """The same for their log lines and series: 200 results of 2,000 lines each would take 0.17 s in one turn."""
 
+_FEW_PARTS = 100
+"""A result with so few counts for none: `MAX_UNSETTLED_RESULTS` is enough."""
+
 _PARTS_OF_REGISTRY = 2000
 """For how many parts a registry counts. To count its series would take as long as to compute their size."""
 
@@ -213,14 +216,17 @@ class Recent:
         """Add a result. Return True if the caller has to schedule `settle` or `take`."""
         waiting = self._unsettled
         waiting.append(result)
-        self._unsettled_parts += _parts(result)
-        if self._unsettled_parts >= MAX_UNSETTLED_PARTS:
-            self.settle()
-            return True
+        probe = result.probe
+        parts = len(probe.lines) + len(probe.samples.series)
+        if parts > _FEW_PARTS or probe.samples.has_registry:
+            self._unsettled_parts += parts + (_PARTS_OF_REGISTRY if probe.samples.has_registry else 0)
+            if self._unsettled_parts >= MAX_UNSETTLED_PARTS:
+                self.settle()
+                return True
         # Newer results will push out the first one, so drop it now: memory that is freed later has left the
         # processor's cache when it is used again, which costs 7 µs a probe.
         if len(waiting) > self._limit and waiting[0].failure is None:
-            self._unsettled_parts -= _parts(waiting.popleft())
+            waiting.popleft()
             self._next_id += 1
             if self._pushed_out:
                 self._count_pushed_out(1)
@@ -275,14 +281,6 @@ class Recent:
         taken.reverse()
         self._empty()
         return taken
-
-
-def _parts(result: Result) -> int:
-    """Return how many parts of a result `estimated_size` looks at, roughly."""
-    probe = result.probe
-    samples = probe.samples
-    parts = len(probe.lines) + len(samples.series)
-    return parts + _PARTS_OF_REGISTRY if samples.has_registry else parts
 
 
 class MemoryHistory:

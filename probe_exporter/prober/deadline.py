@@ -3,11 +3,12 @@
 How it works:
 
 * A timer of the event loop costs several microseconds to set and cancel, and nearly every deadline ends unused.
-* So the deadlines of the next `NEAR_TICKS` wait in buckets of `TICK` seconds, one set for each, and all others in one
-  set. A new deadline is added to its set, and one that ends is removed from it. Most are far away when they begin and
-  end soon, so that neither touches a bucket or a timer.
-* There is one timer, for the earliest bucket, or for the time up to which there are buckets. When that time comes, the
-  deadlines that are near by then are moved to new buckets.
+* So deadlines wait in buckets of `TICK` seconds, one set for each. A new deadline is added to its set, and one that
+  ends is removed from it. There is one timer, for the earliest bucket of this second and the next: those are near.
+* All other buckets are grouped by second. Most deadlines are far away when they begin and end soon, so that they need
+  no timer. When a second begins, the buckets of the next one that are still in use become near. This looks at no
+  deadline: the memory of a probe that waits may be slow, because nothing has used it for seconds.
+* Deadlines more than `FAR_SECONDS` away wait in one set, and all of them are looked at when a second begins.
 * When the timer fires, every deadline of the due buckets expires: it cancels its task.
 * At most `MAX_EXPIRED_IN_A_TURN` expire in one turn of the loop, in which their tasks also end. Thousands may be due at
   once: those of probes that began together, or after the process got no CPU for a while.
@@ -22,17 +23,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from types import TracebackType
 from typing import Any, Self
 
 TICK = 0.01
 """Seconds that one bucket spans."""
 
-NEAR_TICKS = 100
-"""Ticks for which there are buckets. All deadlines are looked through once in this time: 0.2 ms for 4,000."""
+TICKS = 100
+"""Ticks of a second."""
 
-MAX_EXPIRED_IN_A_TURN = 64
-"""Deadlines that expire in one turn: to end a probe takes about 0.1 ms."""
+FAR_SECONDS = 64
+"""Seconds for which there are buckets, also for deadlines that have ended."""
+
+MAX_EXPIRED_IN_A_TURN = 32
+"""Deadlines that expire in one turn: to end a probe takes 0.1 ms, and more if its memory was not used for long."""
 
 _NEVER = float("inf")
 _NOTHING = 0.001  # seconds; the resolution of the loop's clock, so a shorter time counts as none
@@ -44,8 +49,9 @@ class _Buckets:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._near: dict[float, set[Deadline]] = {}  # by tick
-        self._far: set[Deadline] = set()  # those after the horizon
-        self._horizon = 0.0  # the last tick for which there are buckets
+        self._far: dict[float, dict[float, set[Deadline]]] = {}  # by second, then by tick
+        self._remote: set[Deadline] = set()  # those after the last second of `_far`
+        self._second = 0.0  # the last one whose buckets are near
         self._armed = _NEVER  # the tick that the timer is for
         self._timer: asyncio.TimerHandle | None = None
 
@@ -56,20 +62,23 @@ class _Buckets:
             now: the loop's time.
         """
         if self._timer is None:
-            self._horizon = now / TICK + NEAR_TICKS
-        if deadline.tick <= self._horizon:
-            bucket = self._bucket(deadline)
-            if deadline.tick < self._armed:
-                self._arm(deadline.tick)
-            return bucket
-        self._far.add(deadline)  # for ever if it is infinite: its tick is NaN, and a timer for that would fail
-        if self._armed > self._horizon:
-            self._arm(self._horizon)
-        return self._far
-
-    def _bucket(self, deadline: Deadline) -> set[Deadline]:
-        """Add a deadline to its bucket, and return that."""
-        bucket = self._near.setdefault(deadline.tick, set())
+            self._second = now // 1 + 1
+        tick = deadline.tick
+        second = tick // TICKS
+        if second <= self._second:
+            buckets = self._near
+            if tick < self._armed:
+                self._arm(tick)
+        else:
+            if self._armed > self._second * TICKS:
+                self._arm(self._second * TICKS)
+            if not second <= self._second + FAR_SECONDS:  # an infinite one is NaN here
+                self._remote.add(deadline)
+                return self._remote
+            buckets = self._far.setdefault(second, {})
+        bucket = buckets.get(tick)
+        if bucket is None:
+            bucket = buckets[tick] = set()
         bucket.add(deadline)
         return bucket
 
@@ -88,20 +97,27 @@ class _Buckets:
             while bucket and left:
                 bucket.pop().expire()
                 left -= 1
-        if now >= self._horizon:
-            self._horizon = now + NEAR_TICKS
-            self._move_near()
+        if now >= self._second * TICKS:
+            self._begin_second(now // TICKS)
         self._near = {tick: bucket for tick, bucket in self._near.items() if bucket}
+        following = [*self._near]
+        if self._remote or any(chain.from_iterable(map(dict.values, self._far.values()))):
+            following.append(self._second * TICKS)
+        else:
+            self._far.clear()
         self._timer, self._armed = None, _NEVER
-        following = [*self._near, self._horizon] if self._far else self._near
         if following:
             self._arm(min(following))
 
-    def _move_near(self) -> None:
-        """Move the deadlines that are near by now to buckets."""
-        for deadline in [deadline for deadline in self._far if deadline.tick <= self._horizon]:
-            self._far.discard(deadline)
-            deadline.among = self._bucket(deadline)
+    def _begin_second(self, second: float) -> None:
+        """Make the buckets of the next second near."""
+        self._second = second + 1
+        for far in [far for far in self._far if far <= self._second]:
+            self._near.update(self._far.pop(far))
+        last = (self._second + FAR_SECONDS + 1) * TICKS
+        for deadline in [deadline for deadline in self._remote if deadline.tick < last]:
+            self._remote.discard(deadline)
+            deadline.among = self.add(deadline, 0.0)
 
 
 _running: _Buckets | None = None
