@@ -30,7 +30,7 @@ from typing import Any, Self
 TICK = 0.01
 """Seconds that one bucket spans."""
 
-TICKS = 100
+TICKS = round(1 / TICK)
 """Ticks of a second."""
 
 FAR_SECONDS = 64

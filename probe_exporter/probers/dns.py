@@ -21,6 +21,7 @@ from probe_exporter.prober.declaration import Prober
 from probe_exporter.prober.failure import ProbeFailed, Reason
 from probe_exporter.prober.metrics import LabelledSeries, Metric
 from probe_exporter.prober.run import Probe
+from probe_exporter.prober.turns import pause
 from probe_exporter.protocols.dialogue.steps import shown
 from probe_exporter.protocols.dns.codes import CLASSES, RCODES, TYPES, rcode_name
 from probe_exporter.protocols.dns.message import Query, Response, Section, decode, decode_after_id, has_id
@@ -254,7 +255,7 @@ async def _ask_over_udp(probe: Probe, settings: DnsSettings, address: str, port:
                 if strays <= MAX_LOGGED_STRAYS:
                     probe.log("Skipping a response with another id", bytes=len(message))
                 if strays % MAX_LOGGED_STRAYS == 0:
-                    await asyncio.sleep(0)  # a flood of them must not hold the event loop
+                    await pause()  # a flood of them must not hold the event loop
             return await _decode(message, query)
     except asyncio.CancelledError:
         probe.fail(_unanswered(strays))  # only the first failure counts: the deadline, or a client that disconnected

@@ -50,15 +50,9 @@ class Regexp(Scalar):
         self._compiled = _compile(text)
         self._last: tuple[Any, bytes, Spans | None] = None, b"", None  # what `_find` returned last, of short data
 
-    # These two remember the result for short data until other data come: most servers repeat a header's value, a
-    # greeting or an answer, and many a short body.
-
     def search(self, data: bytes) -> Match | None:
         """Return the first match anywhere in `data`. As in Go, a byte that is not UTF-8 counts as U+FFFD."""
-        last = self._last
-        if data != last[0]:
-            last = self._find(data)
-        received, mended, spans = last
+        received, mended, spans = self._find(data)
         if spans is None:
             return None
         found = _Found(self._compiled, mended, spans)
@@ -66,13 +60,17 @@ class Regexp(Scalar):
 
     def matches(self, data: bytes) -> bool:
         """Return whether there is a match anywhere in `data`, as `search` finds it."""
-        last = self._last
-        if data != last[0]:
-            last = self._find(data)
-        return last[2] is not None
+        return self._find(data)[2] is not None
 
     def _find(self, data: bytes) -> tuple[bytes, bytes, Spans | None]:
-        """Return `data`, the same with U+FFFD for each byte that is not UTF-8, and the first match in that, if any."""
+        """Return `data`, the same with U+FFFD for each byte that is not UTF-8, and the first match in that, if any.
+
+        The result for short data is remembered until other data come: most servers repeat a header's value, a greeting
+        or an answer, and many a short body.
+        """
+        last = self._last
+        if data == last[0]:
+            return last
         mended = replace_invalid(data)
         spans = self._compiled._regexp.Match(_ANYWHERE, mended, 0, len(mended))  # noqa: SLF001  # below `search`
         found = data, mended, None if spans[0][0] < 0 else spans

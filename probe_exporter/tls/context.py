@@ -184,7 +184,7 @@ MAX_CONTEXTS = 256
 """A configuration rarely needs ten. If a module's parameters are part of ``tls_config``, requests add more."""
 
 MAX_CONTEXTS_BYTES = 256 << 20
-"""The estimated bytes of all contexts that are kept. The one that was made last is kept whatever it takes."""
+"""Estimated bytes of all contexts that are kept. The newest context is kept even if it alone takes more."""
 
 _CONTEXT_BYTES = 14 << 10  # without authorities
 _SYSTEM_BYTES = 1 << 20  # of the system's 150 authorities
@@ -280,7 +280,7 @@ async def _make(key: Hashable, stamp: Stamp, size: int, make: Callable[[], Conte
 
 def _keep(work: tuple[object, Hashable, Stamp], made: asyncio.Future[Any], size: int) -> None:
     """Keep a context, unless it could not be made, or the configuration has changed meanwhile."""
-    usable = not made.cancelled() and made.exception() is None  # asyncio logs an exception that nobody asks for
+    usable = not made.cancelled() and made.exception() is None  # asyncio logs an exception that no task has asked for
     making = _making.get(work)
     if making is None or making.result is not made:
         return

@@ -1,7 +1,7 @@
 """Find the files of the system's certificate authorities: the bundle, and every file of the directories, as Go does.
 
 OpenSSL finds a certificate of a directory by a link that is named by a hash, such as ``4042bcee.0``; ``openssl rehash``
-makes such links. A certificate that somebody mounts into a container's ``/etc/ssl/certs`` has none.
+makes such links. A certificate mounted into a container's ``/etc/ssl/certs`` has none.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ How `TokenSource` works:
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import logging
@@ -28,7 +27,7 @@ from urllib.parse import parse_qsl, quote_plus, urlencode
 from probe_exporter.network.settings import AddressSettings
 from probe_exporter.prober.failure import TIMEOUTS, ProbeFailed, Reason
 from probe_exporter.prober.run import Network, Probe
-from probe_exporter.prober.sharing import shared_result
+from probe_exporter.prober.sharing import SharedTask
 from probe_exporter.protocols.http import http1
 from probe_exporter.protocols.http.content import Body, receive
 from probe_exporter.protocols.http.exchange import Exchange
@@ -80,14 +79,6 @@ class Token:
     until: float
 
 
-@dataclass(slots=True)
-class _Fetch:
-    """A request for a token in progress, and the number of probes that wait for it."""
-
-    task: asyncio.Task[Token]
-    waiting: int = 0
-
-
 class TokenSource:
     """Fetches the tokens of one ``oauth2`` block and keeps the last one, for all probes of the block."""
 
@@ -102,7 +93,7 @@ class TokenSource:
             enable_http2=False,
         )
         self._kept: Token | None = None
-        self._fetch: _Fetch | None = None
+        self._fetch: SharedTask[Token] | None = None
 
     def kept(self) -> Token | None:
         """Return the token of an earlier probe if it is still valid."""
@@ -158,18 +149,14 @@ class TokenSource:
             ProbeFailed: no token could be fetched.
         """
         if self._fetch is None:
-            self._fetch = _Fetch(asyncio.create_task(self._request(user_agent, network)))
+            self._fetch = SharedTask(self._request(user_agent, network))
         fetch = self._fetch
-        fetch.waiting += 1
         try:
-            return await shared_result(fetch.task)
+            return await fetch.result()
         except ProbeFailed as failed:  # an exception of our own, because other probes raise this one too
             raise ProbeFailed(failed.reason, failed.message, **failed.fields) from None
         finally:
-            fetch.waiting -= 1
-            if not fetch.waiting:
-                fetch.task.cancel()
-            if self._fetch is fetch and (fetch.task.done() or not fetch.waiting):
+            if self._fetch is fetch and fetch.is_over:
                 self._fetch = None
 
     async def _request(self, user_agent: str, network: Network | None) -> Token:

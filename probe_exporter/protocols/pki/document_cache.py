@@ -11,7 +11,6 @@ How `DocumentCache` works:
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable
@@ -20,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from probe_exporter.prober.failure import ProbeFailed
 from probe_exporter.prober.run import Network
-from probe_exporter.prober.sharing import shared_result
+from probe_exporter.prober.sharing import SharedTask
 from probe_exporter.protocols.http.settings import HttpClientSettings
 
 T = TypeVar("T")
@@ -30,14 +29,6 @@ MAX_KEPT_SECONDS = 86400.0
 
 ENTRY_BYTES = 1024
 """What a kept document takes beside its own bytes and those of its key."""
-
-
-@dataclass(slots=True)
-class _SharedRequest(Generic[T]):
-    """A request in progress, and the number of probes that wait for it."""
-
-    task: asyncio.Task[T]
-    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +50,7 @@ class DocumentCache(Generic[T]):
         self._max_number = max_number
         self._max_bytes = max_bytes
         self._kept: OrderedDict[Hashable, _CachedDocument[T]] = OrderedDict()
-        self._fetches: dict[Hashable, _SharedRequest[T]] = {}
+        self._fetches: dict[Hashable, SharedTask[T]] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -115,17 +106,13 @@ class DocumentCache(Generic[T]):
         flight = (what, _proxy_of(client), None if network is None else network.identity)
         fetch = self._fetches.get(flight)
         if fetch is None:
-            self._fetches[flight] = fetch = _SharedRequest(asyncio.create_task(request()))
-        fetch.waiting += 1
+            self._fetches[flight] = fetch = SharedTask(request())
         try:
-            return await shared_result(fetch.task)
+            return await fetch.result()
         except ProbeFailed as failed:  # an exception of our own, because other probes raise this one too
             raise ProbeFailed(failed.reason, failed.message) from None
         finally:
-            fetch.waiting -= 1
-            if not fetch.waiting:
-                fetch.task.cancel()
-            if self._fetches.get(flight) is fetch and (fetch.task.done() or not fetch.waiting):
+            if self._fetches.get(flight) is fetch and fetch.is_over:
                 del self._fetches[flight]
 
     def _drop(self, key: Hashable) -> None:
